@@ -1,0 +1,83 @@
+"""A record: one check in one cell, one attempt; and the outcomes it can have, worst last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lab.contracts import Realness
+from lab.errors import Blame
+
+SCHEMA = 1
+
+
+class FileModel(BaseModel):
+    """Data in a file of ours: frozen, strict, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Outcome(StrEnum):
+    """Of a record; the order is the order of badness, worst last."""
+
+    NOT_APPLICABLE = "not_applicable"  # this pair cannot have the feature, with the reason
+    SKIPPED = "skipped"  # we chose not to
+    PASSED = "passed"
+    UNSUPPORTED = "unsupported"  # the host or the guest says that it cannot
+    BLOCKED = "blocked"  # a prerequisite failed
+    BROKEN = "broken"  # the lab's fault
+    FAILED = "failed"  # the product's fault
+
+    @property
+    def badness(self) -> int:
+        return _ORDER.index(self)
+
+
+_ORDER = tuple(Outcome)
+
+
+def worst(outcomes: Iterable[Outcome]) -> Outcome | None:
+    """The worst of some outcomes; `None` of none: no data is a state of its own."""
+    return max(outcomes, key=lambda outcome: outcome.badness, default=None)
+
+
+class Measure(FileModel):
+    """A number that a check took."""
+
+    value: float
+    unit: str  # "s", "ms", "MiB/s", "ppm" ...
+    better: Literal["higher", "lower", "none"]
+
+
+class Record(FileModel):
+    """One line of `records.jsonl`; the keys are an interface (docs/reference/record.md)."""
+
+    # "schema" would hide an attribute of pydantic's own.
+    schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
+    run: str
+    cell: str  # "host/guest/profile"
+    feature: str
+    check: str  # pytest's node id below suites/
+    attempt: int  # from 1
+    outcome: Outcome
+    blame: Blame
+    reason: str = ""
+    realness: Realness
+    warm: bool  # the machine was a restored copy, not booted for this cell
+    started: datetime  # aware, UTC
+    seconds: float
+    measured: dict[str, Measure] = {}
+    evidence: tuple[str, ...] = ()  # paths below the run directory
+
+    def line(self) -> str:
+        """The record as one line of JSON, without its newline."""
+        return self.model_dump_json(by_alias=True)
+
+    @staticmethod
+    def parse(line: str | bytes) -> Record:
+        """The record of one line. Raises `pydantic.ValidationError`."""
+        return Record.model_validate_json(line)

@@ -79,6 +79,15 @@ class Cell:
         return Cell(*parts)
 
 
+@dataclass(frozen=True)
+class SshLogin:
+    """How to log in to a guest over SSH. The host key is pinned: there is no trust on first use."""
+
+    user: str
+    private_key: Path
+    host_key: str  # "ssh-ed25519 AAAA...", the public line that the lab gave to this guest
+
+
 class Firmware(StrEnum):
     """What runs before the boot loader or the kernel."""
 
@@ -249,7 +258,8 @@ class Hypervisor(Protocol):
 class Driver(Protocol):
     """A module in `lab/hypervisors/`; its file name is the `driver:` of an inventory."""
 
-    Settings: type[Any]  # a frozen pydantic model of the host's `lab_*` variables
+    Settings: type[Any]  # a frozen pydantic model of the host's `lab_*` variables, without that prefix
+    REALNESS: Realness  # what a host of this driver is unless its inventory says `lab_realness`
 
     def connect(self, name: str, settings: Any) -> AbstractContextManager[Hypervisor]:
         """Connect to the host called `name`. Raises `HostError`, `MissingTool`, `MissingExtra`."""
@@ -290,9 +300,10 @@ class ClonesWarm(Protocol):
     def has_warm(self, key: str) -> bool: ...
 
     def save_warm(self, key: str, machine: Machine, identity: bytes) -> None:
-        """Save a running machine under `key` and stop it for good; `identity` is kept beside it.
+        """Save a running machine under `key`; it goes on as it was. `identity` is kept beside the copy.
 
-        Two processes that save the same key at once both succeed, one copy stays.
+        Two processes that save the same key at once both succeed, one copy stays. A save that is
+        interrupted leaves nothing that `has_warm` would believe.
         """
 
     def warm_identity(self, key: str) -> bytes:

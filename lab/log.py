@@ -63,9 +63,8 @@ def get(name: str) -> Log:
 def write_to(path: Path) -> logging.Handler:
     """Send everything the lab logs, from debug up, to a file; return the handler to take it off again."""
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
-    )
+    line = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s"
+    handler.setFormatter(logging.Formatter(line, "%Y-%m-%dT%H:%M:%S"))
     logger = logging.getLogger(_ROOT)
     logger.setLevel(logging.DEBUG)
     logger.propagate = False

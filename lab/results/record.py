@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lab.contracts import Realness
 from lab.errors import Blame
 
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 
 
 class FileModel(BaseModel):

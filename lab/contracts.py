@@ -259,6 +259,7 @@ class Driver(Protocol):
     """A module in `lab/hypervisors/`; its file name is the `driver:` of an inventory."""
 
     Settings: type[Any]  # a frozen pydantic model of the host's `lab_*` variables, without that prefix
+    RUNS_HERE: bool  # its machines take processors and memory of the machine that the lab runs on
     REALNESS: Realness  # what a host of this driver is unless its inventory says `lab_realness`
 
     def connect(self, name: str, settings: Any) -> AbstractContextManager[Hypervisor]:
@@ -378,6 +379,14 @@ class HotplugsNics(Protocol):
     def attach_nic(self, name: str, mac: str) -> None: ...
 
     def detach_nic(self, name: str) -> None: ...
+
+
+@runtime_checkable
+class CountsResets(Protocol):
+    """Of a machine: a guest that reboots by itself is noticed."""
+
+    def resets(self) -> int:
+        """How often the guest reset itself since the machine was started."""
 
 
 CAPABILITY_PROTOCOLS: Mapping[Capability, type] = {

@@ -1,0 +1,1 @@
+"""Executors: one result for each cell, whatever happens."""

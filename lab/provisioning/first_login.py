@@ -1,0 +1,143 @@
+"""First login: wait for a booting guest while its console is watched, or renew a restored one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from lab import log, waiting
+from lab.contracts import CountsResets, Machine, MachineState, SshLogin
+from lab.errors import (
+    GuestError,
+    GuestHasNoNetwork,
+    GuestHasNoSsh,
+    GuestRebooted,
+    GuestUnreachable,
+    HostKeyChanged,
+    MachineVanished,
+    WaitedTooLong,
+)
+from lab.guests import triage
+from lab.guests.channels import ssh
+from lab.guests.families import linux
+from lab.guests.guest import Guest
+from lab.guests.identity import Identity
+from lab.provisioning import keys
+
+_log = log.get(__name__)
+
+LOGIN_TIMEOUT_S = 30.0
+"""For key exchange and login once the SSH banner is there; emulated guests need a second or two."""
+
+CLONE_TIMEOUT_S = 30.0
+"""For a restored guest to answer; it is up already, so a longer silence means that the copy is bad."""
+
+CONSOLE_EVERY_S = 1.0
+"""How often the console of a booting guest is read."""
+
+GuestMaker = Callable[[SshLogin, float], Guest]
+
+
+QUIET_S = 10.0
+"""How long the console must be silent before a boot loader or a missing root is believed to be final."""
+
+RESETS_ALLOWED = 3
+"""How often a guest may reset itself while it boots (first-boot relabelling, firmware updates) before it is a loop."""
+
+
+def log_in(machine: Machine, port: int, make: GuestMaker, login: SshLogin, *, timeout_s: float) -> Guest:
+    """Log in to a booting guest; give up as soon as its console proves that it will not come up.
+
+    Raises the `GuestError` that tells panic, boot loader, missing root, hang, no network and no SSH apart,
+    `MachineVanished` when the machine ended by itself.
+    """
+    watch = _Watch(machine)
+    deadline = time.monotonic() + timeout_s
+
+    def answers() -> Guest | None:
+        watch.look()
+        watch.answer = ssh.probe(machine.endpoint(port), timeout_s=2.0)
+        if watch.answer is not ssh.Answer.BANNER:
+            return None
+        try:
+            return make(login, max(LOGIN_TIMEOUT_S, deadline - time.monotonic()))
+        except GuestUnreachable as reason:
+            # sshd may restart once while the guest still boots; the deadline decides.
+            _log.info("login.again", machine=machine.name, reason=reason)
+            return None
+
+    try:
+        return waiting.until(
+            answers, what=f"{machine.name} to answer over SSH", timeout_s=timeout_s, longest_pause_s=0.2
+        )
+    except WaitedTooLong:
+        raise watch.error(timeout_s) from None
+
+
+def log_in_to_clone(machine: Machine, make: GuestMaker, template: SshLogin, identity: Identity) -> Guest:
+    """Log in to a restored copy with the template's identity, give it its own, and log in again with that.
+
+    Clock, identity and entropy are renewed before any check sees the guest.
+    """
+
+    def answers(login: SshLogin) -> Guest | None:
+        try:
+            return make(login, LOGIN_TIMEOUT_S)
+        except (GuestUnreachable, GuestHasNoSsh, GuestHasNoNetwork, HostKeyChanged) as reason:
+            # The old listener may answer once more while the new key is being put in place.
+            _log.debug("clone.again", machine=machine.name, reason=reason)
+            return None
+
+    what = f"the restored {machine.name} to answer"
+    guest = waiting.until(lambda: answers(template), what=what, timeout_s=CLONE_TIMEOUT_S)
+    try:
+        linux.renew_identity(guest.channel, identity, keys.client_key().public, datetime.now(UTC))
+    finally:
+        guest.close()
+    own = SshLogin(template.user, template.private_key, identity.host_key_public)
+    return waiting.until(lambda: answers(own), what=f"{what} with its own identity", timeout_s=CLONE_TIMEOUT_S)
+
+
+class _Watch:
+    """What the console of a booting machine says, read now and then."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._log = b""
+        self._looked = 0.0
+        self._changed = time.monotonic()
+        self.answer = ssh.Answer.SILENT
+
+    def look(self) -> None:
+        """Raise when the console or the hypervisor proves that waiting longer is of no use."""
+        now = time.monotonic()
+        if now - self._looked < CONSOLE_EVERY_S:
+            return
+        self._looked = now
+        state = self._machine.state()
+        log_now = self._machine.console()
+        if log_now != self._log:
+            self._log, self._changed = log_now, now
+        if state is MachineState.GONE:
+            last = triage.last_line(self._log)
+            raise MachineVanished(
+                f"{self._machine.name} ended while it booted; its console's last line was {last!r}",
+                hint="was it killed from outside? The run's cell.log has what the hypervisor said",
+            )
+        found = triage.triage(self._log)
+        certain = found.failure_class == "kernel-panic" or state is MachineState.CRASHED
+        final = found.failure_class in ("firmware", "bootloader", "root-missing") and now - self._changed > QUIET_S
+        if not found.booted and (certain or final):
+            raise self.error(now - self._changed)
+        if isinstance(self._machine, CountsResets) and self._machine.resets() > RESETS_ALLOWED:
+            raise GuestRebooted(
+                f"{self._machine.name} reset itself {self._machine.resets()} times while it booted",
+                hint="the console log shows what each boot ended with",
+            )
+
+    def error(self, waited_s: float) -> GuestError:
+        """The error that names what stopped the boot and whose fault it is."""
+        return triage.error_for(
+            triage.triage(self._log), self.answer, self._log, waited_s=waited_s, guest=self._machine.name
+        )

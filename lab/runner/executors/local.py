@@ -1,0 +1,182 @@
+"""The local executor: one process per cell, as many at once as hosts and this machine take.
+
+Cells fork from a server process that has everything imported already, so that a cell costs a fork and
+not an interpreter start; a cell that crashes takes nothing with it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from lab import log, process
+from lab.contracts import Cell
+from lab.errors import Blame, ExitCode
+from lab.results.record import Outcome
+from lab.runner import cell as cell_process
+from lab.runner import cell_file
+from lab.runner.capacity import Capacity
+from lab.runner.work import CellResult, CellWork, Progress
+
+_log = log.get(__name__)
+
+UNDO_PATIENCE_S = 45.0
+"""How long a cell that was asked to end may take to undo what it made."""
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+
+
+@dataclass
+class _Running:
+    work: CellWork
+    process: ForkServerProcess
+    progress: Connection
+    started: float  # time.monotonic()
+    limit_s: float
+    deadline: float
+    overdue: bool = False
+
+
+@dataclass
+class Listener:
+    """Whom the executor tells: the journal and the display."""
+
+    started: Callable[[CellWork, int, int], None]  # with the process's id and start time
+    progress: Callable[[Progress], None]
+    finished: Callable[[CellResult], None]
+
+
+@dataclass
+class LocalExecutor:
+    """Runs cells here; `run` returns when each has a result, `stop` makes it return early."""
+
+    capacity: Capacity
+    suites: Path
+    listener: Listener
+    limit_s: Callable[[CellWork], float]
+    _running: dict[Cell, _Running] = field(default_factory=dict)
+
+    def run(self, works: Iterable[CellWork]) -> Iterator[CellResult]:
+        """Yield results as cells end, in the order in which they end."""
+        _CONTEXT.set_forkserver_preload(["lab.runner.cell"])
+        waiting_by_host: dict[str, deque[CellWork]] = {}
+        for work in works:
+            waiting_by_host.setdefault(work.cell.host, deque()).append(work)
+        while waiting_by_host or self._running:
+            self._start_what_fits(waiting_by_host)
+            yield from self._wait(1.0)
+
+    def retry(self, work: CellWork) -> Iterator[CellResult]:
+        """Run one more attempt of a cell to its end."""
+        yield from self.run([work])
+
+    def stop(self) -> None:
+        """Ask every running cell to undo what it made and end; end by force those that do not."""
+        for running in self._running.values():
+            running.process.terminate()
+        deadline = time.monotonic() + UNDO_PATIENCE_S
+        for running in self._running.values():
+            running.process.join(max(0.0, deadline - time.monotonic()))
+            if running.process.is_alive():
+                _log.warning("cell.killed", cell=running.work.cell, pid=running.process.pid)
+                running.process.kill()
+                running.process.join(5.0)
+            running.progress.close()
+        self._running.clear()
+
+    def _start_what_fits(self, waiting_by_host: dict[str, deque[CellWork]]) -> None:
+        for host, works in list(waiting_by_host.items()):
+            while works and self.capacity.fits(works[0].cell):
+                self._start(works.popleft())
+            if not works:
+                del waiting_by_host[host]
+
+    def _start(self, work: CellWork) -> None:
+        receiver, sender = _CONTEXT.Pipe(duplex=False)
+        started = _CONTEXT.Process(
+            target=cell_process.run_in_process,
+            args=(work, self.suites, sender),
+            name=f"lab cell {work.cell}",
+        )
+        started.start()
+        sender.close()
+        self.capacity.add(work.cell)
+        now = time.monotonic()
+        limit_s = self.limit_s(work)
+        self._running[work.cell] = _Running(work, started, receiver, now, limit_s, now + limit_s)
+        pid = started.pid or 0
+        self.listener.started(work, pid, process.start_time(pid) or 0)
+
+    def _wait(self, timeout_s: float) -> Iterator[CellResult]:
+        """Pass progress on; yield the cells that ended meanwhile."""
+        by_handle: dict[object, _Running] = {}
+        for running in self._running.values():
+            by_handle[running.progress] = running
+            by_handle[running.process.sentinel] = running
+        for handle in wait(list(by_handle), timeout_s):  # type: ignore[arg-type]  # connections and sentinels
+            running = by_handle[handle]
+            if handle is running.progress:
+                self._pass_on(running)
+        now = time.monotonic()
+        for running in list(self._running.values()):
+            if not running.process.is_alive():
+                yield self._end(running)
+            elif now > running.deadline:
+                self._hurry(running, now)
+
+    def _pass_on(self, running: _Running) -> None:
+        try:
+            while running.progress.poll():
+                message = running.progress.recv()
+                if isinstance(message, Progress):
+                    self.listener.progress(message)
+        except (EOFError, OSError):
+            # The process is about to end and its pipe is closed; without this, wait() would spin on it.
+            running.process.join(UNDO_PATIENCE_S)
+
+    def _hurry(self, running: _Running, now: float) -> None:
+        if running.overdue:
+            running.process.kill()
+            running.process.join(5.0)
+            return
+        running.overdue = True
+        running.deadline = now + UNDO_PATIENCE_S
+        running.process.terminate()
+
+    def _end(self, running: _Running) -> CellResult:
+        running.process.join()
+        self._pass_on(running)
+        running.progress.close()
+        del self._running[running.work.cell]
+        self.capacity.remove(running.work.cell)
+        seconds = time.monotonic() - running.started
+        result = cell_file.result(running.work, seconds)
+        if result is None:
+            result = CellResult(
+                cell=running.work.cell,
+                attempt=running.work.attempt,
+                outcome=Outcome.BROKEN,
+                blame=Blame.LAB,
+                reason=_how_it_ended(running),
+                seconds=seconds,
+            )
+        self.listener.finished(result)
+        return result
+
+
+def _how_it_ended(running: _Running) -> str:
+    status = running.process.exitcode
+    if running.overdue:
+        return f"the cell did not end within its limit of {running.limit_s:.0f} s and was stopped"
+    if status is not None and status < 0:
+        return f"the cell's process was killed from outside ({signal.Signals(-status).name})"
+    if status == ExitCode.INTERRUPTED:
+        return "the cell's process was asked to end from outside (SIGTERM)"
+    return f"the cell's process ended with status {status} before it wrote its result; see its cell.log"

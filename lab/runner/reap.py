@@ -1,0 +1,63 @@
+"""Reap: destroy what dead runs left on the hosts of an inventory, told by the owner mark and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lab import hypervisors, log, process
+from lab.contracts import Owner
+from lab.errors import LabError
+from lab.inventory.models import Host, Inventory
+
+_log = log.get(__name__)
+
+
+@dataclass(frozen=True)
+class Reaped:
+    """What became of the leftovers of one host."""
+
+    host: str
+    destroyed: tuple[str, ...] = ()
+    problem: str = ""  # why this host could not be looked at, or a machine not be destroyed
+
+
+def is_orphan(owner: Owner) -> bool:
+    """Whether the run that made a machine is dead: its controller is not among the living."""
+    return not process.is_alive(owner.pid, owner.pid_started)
+
+
+def of_run(run: str) -> Callable[[Owner], bool]:
+    """Picks the machines of one run, for that run's own controller."""
+    return lambda owner: owner.run == run
+
+
+def of_cell(run: str, cell: str) -> Callable[[Owner], bool]:
+    """Picks the machines of one cell of one run."""
+    return lambda owner: owner.run == run and owner.cell == cell
+
+
+def reap(inventory: Inventory, *, picks: Callable[[Owner], bool] = is_orphan) -> list[Reaped]:
+    """Destroy the machines that `picks` names on every host; one bad host does not save the others' leftovers."""
+    return [reap_host(host, picks=picks) for host in inventory.hosts.values()]
+
+
+def reap_host(host: Host, *, picks: Callable[[Owner], bool]) -> Reaped:
+    """Destroy the machines that `picks` names on one host."""
+    destroyed: list[str] = []
+    problems: list[str] = []
+    try:
+        with hypervisors.load(host.driver).connect(host.name, host.settings) as hypervisor:
+            for owner, machine in hypervisor.machines():
+                if not picks(owner):
+                    continue
+                try:
+                    machine.destroy()
+                except LabError as reason:
+                    problems.append(f"{machine.name}: {reason}")
+                    continue
+                _log.info("reaped", host=host.name, machine=machine.name, run=owner.run, cell=owner.cell)
+                destroyed.append(machine.name)
+    except LabError as reason:
+        problems.append(str(reason))
+    return Reaped(host.name, tuple(destroyed), "; ".join(problems))

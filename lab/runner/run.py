@@ -1,0 +1,242 @@
+"""A run: executes a plan, keeps its journal, and leaves a directory that says what happened."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from lab import log, process
+from lab.catalogue import Catalogue
+from lab.contracts import Cell, Owner
+from lab.errors import ExitCode, LabError, NothingToRun
+from lab.inventory.models import Inventory
+from lab.results import allure, junit, layout, store
+from lab.results.documents import JournalEvent, KnownIssue, RunDocument
+from lab.results.layout import RunLayout
+from lab.results.record import Outcome
+from lab.runner import capacity, exit_code, plan, reap, resume
+from lab.runner.display import Display
+from lab.runner.executors.local import Listener, LocalExecutor
+from lab.runner.plan import Plan, PlannedCell
+from lab.runner.work import CellResult, CellWork, Progress
+
+_log = log.get(__name__)
+
+CHECK_LIMIT_S = 180.0
+"""The longest that one check may take on average, for the limit of a whole cell."""
+
+BRING_UPS = 3
+"""How often a cell may bring a machine up (restored, cold, cold again after a bad copy)."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for on the command line."""
+
+    inventory: str  # as it was written
+    reports: Path
+    command: str
+    attempts: int = 1  # of a cell that fails or breaks
+    use_warm: bool = True
+
+
+@dataclass
+class Run:
+    """One run, new or resumed."""
+
+    layout: RunLayout
+    inventory: Inventory
+    catalogue: Catalogue
+    plan: Plan
+    wish: Wish
+    display: Display
+    earlier: resume.Earlier | None = None
+    _results: dict[Cell, CellResult] = field(default_factory=dict)
+
+    def execute(self) -> ExitCode:
+        """Run everything that has no result yet; undo everything when interrupted."""
+        journal = store.Journal(self.layout.journal)
+        own = {"pid": os.getpid(), "pid_started": process.start_time(os.getpid())}
+        journal.append(_event("run-started", **own))
+        executor = LocalExecutor(
+            capacity=capacity.of_this_machine(self.inventory),
+            suites=self.inventory.suites,
+            listener=self._listener(journal),
+            limit_s=self._limit_s,
+        )
+        try:
+            with self.display:
+                self._execute_all(executor)
+        except KeyboardInterrupt:
+            self._undo(executor)
+            journal.append(_event("interrupted"))
+            return self._close(ExitCode.INTERRUPTED)
+        except LabError:
+            self._undo(executor)
+            raise
+        code = exit_code.of(store.Run.open(self.layout.root), self.plan)
+        journal.append(_event("run-finished", exit_code=int(code)))
+        return self._close(code)
+
+    # -- cells ---------------------------------------------------------------------------------------------
+
+    def _execute_all(self, executor: LocalExecutor) -> None:
+        first = [self._work(planned, self._first_attempt(planned.cell)) for planned in self._to_do()]
+        again = self._again(executor.run(first))
+        while again:
+            again = self._again(executor.run(again))
+
+    def _to_do(self) -> Iterator[PlannedCell]:
+        done = self.earlier.finished if self.earlier else {}
+        for planned in self.plan.cells:
+            if planned.excluded is None and planned.checks and planned.cell not in done:
+                yield planned
+
+    def _first_attempt(self, cell: Cell) -> int:
+        return self.earlier.half_done.get(cell, 1) if self.earlier else 1
+
+    def _again(self, results: Iterable[CellResult]) -> list[CellWork]:
+        """Take results as they come; return the attempts that follow from them."""
+        planned = {planned.cell: planned for planned in self.plan.cells}
+        again = []
+        for result in results:
+            self._results[result.cell] = result
+            bad = result.outcome in (None, Outcome.FAILED, Outcome.BROKEN, Outcome.BLOCKED)
+            if bad and result.attempt < self.wish.attempts:
+                again.append(self._work(planned[result.cell], result.attempt + 1))
+        return again
+
+    def _work(self, planned: PlannedCell, attempt: int) -> CellWork:
+        cell = planned.cell
+        issues = self.inventory.matrix.known_issues_for(cell)
+        return CellWork(
+            run=self.layout.root.name,
+            cell=cell,
+            checks=planned.checks,
+            inventory=self.inventory.only(cell),
+            layout=self.layout.attempt(cell, attempt),
+            owner=Owner(self.layout.root.name, cell.name, os.getpid(), process.start_time(os.getpid()) or 0),
+            realness=planned.realness,
+            use_warm=self.wish.use_warm,
+            command=f"lab cell {self.wish.inventory} {cell}",
+            known_issues=tuple(KnownIssue.model_validate(issue) for issue in issues),
+        )
+
+    def _limit_s(self, work: CellWork) -> float:
+        entry = self.inventory.guests[work.cell.guest]
+        return BRING_UPS * (entry.boot_timeout_s + 120.0) + 1800.0 + CHECK_LIMIT_S * len(work.checks)
+
+    # -- what happens meanwhile ----------------------------------------------------------------------------
+
+    def _listener(self, journal: store.Journal) -> Listener:
+        def started(work: CellWork, pid: int, pid_started: int) -> None:
+            journal.append(
+                _event("cell-started", cell=work.cell.name, attempt=work.attempt, pid=pid, pid_started=pid_started)
+            )
+            self.display.started(work)
+
+        def progress(step: Progress) -> None:
+            if step.done == 0:
+                journal.append(_event("cell-phase", cell=step.cell.name, phase=step.phase))
+            self.display.progress(step)
+
+        def finished(result: CellResult) -> None:
+            if not self.layout.attempt(result.cell, result.attempt).cell_json.exists():
+                # Its process was killed before it could undo anything.
+                picks = reap.of_cell(self.layout.root.name, result.cell.name)
+                reap.reap_host(self.inventory.hosts[result.cell.host], picks=picks)
+            journal.append(
+                _event(
+                    "cell-finished",
+                    cell=result.cell.name,
+                    attempt=result.attempt,
+                    outcome=result.outcome,
+                    blame=result.blame,
+                    reason=result.reason,
+                    seconds=round(result.seconds, 3),
+                )
+            )
+            self.display.finished(result)
+
+        return Listener(started, progress, finished)
+
+    def _undo(self, executor: LocalExecutor) -> None:
+        self.display.say("Undoing what was made; this takes a few seconds.")
+        executor.stop()
+        for reaped in reap.reap(self.inventory, picks=reap.of_run(self.layout.root.name)):
+            if reaped.problem:
+                self.display.say(f"{reaped.host}: {reaped.problem}")
+
+    def _close(self, code: ExitCode) -> ExitCode:
+        """Write the documents that are made when nothing happens any more."""
+        run = store.Run.open(self.layout.root)
+        counts = Counter(record.outcome for record in run.records())
+        document = run.document.model_copy(
+            update={"finished": datetime.now(UTC), "exit_code": int(code), "outcomes": dict(counts)}
+        )
+        store.write_document(self.layout.run_json, document)
+        run = store.Run.open(self.layout.root)
+        junit.write(run)
+        allure.write(run)
+        return code
+
+
+def new(inventory: Inventory, catalogue: Catalogue, wanted: Plan, wish: Wish, display: Display) -> Run:
+    """Make the directory of a new run. Raises `NothingToRun`, `LabDiskFull`."""
+    if not any(planned.excluded is None and planned.checks for planned in wanted.cells):
+        raise NothingToRun(_nothing(wanted.cells), hint="lab plan INVENTORY shows every cell with its reason")
+    run = layout.new_run_id(datetime.now(UTC))
+    files = RunLayout(layout.run_directory(wish.reports, run))
+    try:
+        files.root.mkdir(parents=True)
+    except OSError as reason:
+        raise process.disk_full_or(reason, f"making {files.root}") from reason
+    store.write_json(files.plan_json, plan.as_json(wanted))
+    document = RunDocument(
+        run=run,
+        started=datetime.now(UTC),
+        inventory=wish.inventory,
+        command=wish.command,
+        version=metadata.version("interop-lab"),
+        machine=_this_machine(),
+    )
+    store.write_document(files.run_json, document)
+    return Run(files, inventory, catalogue, wanted, wish, display)
+
+
+def resumed(inventory: Inventory, catalogue: Catalogue, files: RunLayout, wish: Wish, display: Display) -> Run:
+    """Take up a run that was killed or interrupted. Raises `RunError`, `LabBusy`."""
+    earlier = resume.read(files)
+    resume.clear_half_done(files, earlier)
+    wanted = plan.from_json(files.plan_json)
+    reap.reap(inventory, picks=reap.of_run(files.root.name))
+    return Run(files, inventory, catalogue, wanted, wish, display, earlier)
+
+
+def _nothing(cells: Sequence[PlannedCell]) -> str:
+    if not cells:
+        return "the plan has no cell"
+    excluded = sum(planned.excluded is not None for planned in cells)
+    return f"none of the {len(cells)} cells of the plan can run: {excluded} excluded, the rest have no check to run"
+
+
+def _this_machine() -> dict[str, object]:
+    import psutil
+
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "arch": platform.machine(),
+        "processors": len(os.sched_getaffinity(0)),
+        "memory_mib": psutil.virtual_memory().total >> 20,
+        "python": platform.python_version(),
+    }
+
+
+def _event(event: str, **facts: object) -> JournalEvent:
+    return JournalEvent.model_validate({"time": datetime.now(UTC), "event": event, **facts})

@@ -92,6 +92,16 @@ class CellResult:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """A line of plan.json: what a run meant to do in one cell."""
+
+    cell: str
+    realness: str
+    checks: tuple[str, ...]
+    excluded: str | None  # why the cell was left out
+
+
+@dataclass(frozen=True)
 class Run:
     """A run as it was read. Reading happens once, at first use."""
 
@@ -125,6 +135,10 @@ class Run:
     def journal(self) -> Sequence[JournalEvent]:
         return self._journal[0]
 
+    def planned(self) -> Sequence[Planned]:
+        """What the run meant to do; empty when its plan is lost."""
+        return self._planned
+
     def problems(self) -> Sequence[Problem]:
         """What could not be read, each with its file and line; the rest was."""
         own = [] if self.plan is not None else [Problem(self.layout.plan_json, None, "there is no readable plan")]
@@ -137,6 +151,11 @@ class Run:
         for layout in self.layout.attempts():
             attempts.setdefault(layout.cell, []).append(read_attempt(layout, self.id))
         return tuple(CellResult(cell, tuple(found)) for cell, found in attempts.items())
+
+    @cached_property
+    def _planned(self) -> tuple[Planned, ...]:
+        cells = self.plan["cells"] if self.plan else []
+        return tuple(_planned(cell) for cell in cells if isinstance(cell, dict))
 
     @cached_property
     def _journal(self) -> tuple[Sequence[JournalEvent], Sequence[Problem]]:
@@ -202,6 +221,17 @@ def _read_plan(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return plan if isinstance(plan, dict) and isinstance(plan.get("cells"), list) else None
+
+
+def _planned(cell: dict[str, Any]) -> Planned:
+    checks = cell.get("checks")
+    excluded = cell.get("excluded")
+    return Planned(
+        cell=str(cell.get("cell", "")),
+        realness=str(cell.get("realness", "")),
+        checks=tuple(str(check) for check in checks) if isinstance(checks, list) else (),
+        excluded=None if excluded is None else str(excluded),
+    )
 
 
 def _said(reason: ValidationError) -> str:

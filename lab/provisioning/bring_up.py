@@ -120,7 +120,7 @@ class CellSession:
     def facts(self) -> dict[str, object]:
         """What stood behind the records: host, guest (null before it answered), image, profile."""
         image = self._image
-        profile = self.inventory.profiles[self.cell.profile]
+        profile = self.inventory.profile_of(self.cell)
         return {
             "host": {key: _plain(value) for key, value in asdict(self.host_facts).items()},
             "guest": dict(self._guest_facts) if self._guest_facts is not None else None,
@@ -155,7 +155,7 @@ class CellSession:
                 name=name,
                 owner=self.owner,
                 image=image,
-                profile=self.inventory.profiles[self.cell.profile],
+                profile=self.inventory.profile_of(self.cell),
                 seed=seed_path if self.entry.seed == "lab" else None,
                 data_disk_mib=DATA_DISK_MIB,
             )

@@ -60,7 +60,7 @@ class Capacity:
 
     def memory_of(self, cell: Cell) -> int:
         """MiB that a cell takes while it runs."""
-        return self.inventory.profiles[cell.profile].memory_mib + MACHINE_OVERHEAD_MIB
+        return self.inventory.profile_of(cell).memory_mib + MACHINE_OVERHEAD_MIB
 
 
 def of_this_machine(inventory: Inventory) -> Capacity:

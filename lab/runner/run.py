@@ -11,17 +11,20 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from rich.console import Console
+
 from lab import log, process
 from lab.catalogue import Catalogue
 from lab.contracts import Cell, Owner
 from lab.errors import ExitCode, LabError, NothingToRun
+from lab.inventory import models as inventory_models
 from lab.inventory.models import Inventory
 from lab.results import allure, junit, layout, store
 from lab.results.documents import JournalEvent, KnownIssue, RunDocument
 from lab.results.layout import RunLayout
 from lab.results.record import Outcome
 from lab.runner import capacity, exit_code, plan, reap, resume
-from lab.runner.display import Display
+from lab.runner.display import Display, for_console
 from lab.runner.executors.local import Listener, LocalExecutor
 from lab.runner.plan import Plan, PlannedCell
 from lab.runner.work import CellResult, CellWork, Progress
@@ -114,7 +117,6 @@ class Run:
 
     def _work(self, planned: PlannedCell, attempt: int) -> CellWork:
         cell = planned.cell
-        issues = self.inventory.matrix.known_issues_for(cell)
         return CellWork(
             run=self.layout.root.name,
             cell=cell,
@@ -125,7 +127,7 @@ class Run:
             realness=planned.realness,
             use_warm=self.wish.use_warm,
             command=f"lab cell {self.wish.inventory} {cell}",
-            known_issues=tuple(KnownIssue.model_validate(issue) for issue in issues),
+            known_issues=tuple(_as_documented(issue) for issue in self.inventory.matrix.known_issues_of(cell)),
         )
 
     def _limit_s(self, work: CellWork) -> float:
@@ -187,7 +189,7 @@ class Run:
         return code
 
 
-def new(inventory: Inventory, catalogue: Catalogue, wanted: Plan, wish: Wish, display: Display) -> Run:
+def new(inventory: Inventory, catalogue: Catalogue, wanted: Plan, wish: Wish, console: Console) -> Run:
     """Make the directory of a new run. Raises `NothingToRun`, `LabDiskFull`."""
     if not any(planned.excluded is None and planned.checks for planned in wanted.cells):
         raise NothingToRun(_nothing(wanted.cells), hint="lab plan INVENTORY shows every cell with its reason")
@@ -207,16 +209,33 @@ def new(inventory: Inventory, catalogue: Catalogue, wanted: Plan, wish: Wish, di
         machine=_this_machine(),
     )
     store.write_document(files.run_json, document)
-    return Run(files, inventory, catalogue, wanted, wish, display)
+    return Run(files, inventory, catalogue, wanted, wish, _display(console, wanted, done=0))
 
 
-def resumed(inventory: Inventory, catalogue: Catalogue, files: RunLayout, wish: Wish, display: Display) -> Run:
+def resumed(inventory: Inventory, catalogue: Catalogue, files: RunLayout, wish: Wish, console: Console) -> Run:
     """Take up a run that was killed or interrupted. Raises `RunError`, `LabBusy`."""
     earlier = resume.read(files)
     resume.clear_half_done(files, earlier)
     wanted = plan.from_json(files.plan_json)
     reap.reap(inventory, picks=reap.of_run(files.root.name))
+    display = _display(console, wanted, done=len(earlier.finished))
     return Run(files, inventory, catalogue, wanted, wish, display, earlier)
+
+
+def _display(console: Console, wanted: Plan, *, done: int) -> Display:
+    total = sum(planned.excluded is None and bool(planned.checks) for planned in wanted.cells)
+    return for_console(console, total=total - done, estimate_s=wanted.estimate_s)
+
+
+def _as_documented(issue: inventory_models.KnownIssue) -> KnownIssue:
+    return KnownIssue(
+        cell=issue.cells,
+        feature=issue.feature,
+        check=issue.check,
+        reason=issue.reason,
+        owner=issue.owner,
+        expires=issue.expires,
+    )
 
 
 def _nothing(cells: Sequence[PlannedCell]) -> str:

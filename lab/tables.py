@@ -1,0 +1,149 @@
+"""What commands show on a terminal: tables and short summaries, never markup from a guest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lab.errors import ExitCode
+from lab.results.record import Outcome
+from lab.runner.display import SYMBOLS
+
+if TYPE_CHECKING:
+    from lab.runner.doctor import Finding
+    from lab.runner.plan import Plan
+    from lab.runner.run import Run
+
+_HEALTH = {"good": ("✓", "green"), "poor": ("~", "yellow"), "bad": ("✗", "red")}
+
+_WORDS = {
+    ExitCode.AS_EXPECTED: "as expected",
+    ExitCode.PRODUCT_FAILED: "the product failed",
+    ExitCode.LAB_AT_FAULT: "the lab was at fault",
+    ExitCode.NOTHING_RUN: "nothing was run",
+    ExitCode.INTERRUPTED: "interrupted; everything was undone",
+}
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def rows(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
+    """A table of equal objects."""
+    if not found:
+        console.print("nothing", highlight=False)
+        return
+    table = _table(*found[0])
+    for row in found:
+        table.add_row(*(Text(_cell_text(value)) for value in row.values()))
+    console.print(table)
+
+
+def facts(console: Console, found: Mapping[str, Any]) -> None:
+    """One object, a line for each key."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for key, value in found.items():
+        table.add_row(Text(key, style="bold"), Text(_cell_text(value)))
+    console.print(table)
+
+
+def _cell_text(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "-" if value is None or value == "" else str(value)
+
+
+def findings(console: Console, found: Sequence[Finding]) -> None:
+    """What the doctor found, with the remedies."""
+    table = _table("", "what", "found", "remedy")
+    for finding in found:
+        symbol, style = _HEALTH[finding.health]
+        table.add_row(
+            Text(f"{symbol} {finding.health}", style=style),
+            Text(finding.subject),
+            Text(finding.found),
+            Text(finding.remedy),
+        )
+    console.print(table)
+
+
+def plan(console: Console, made: Plan) -> None:
+    """The cells of a plan, what is excluded and why."""
+    table = _table("cell", "realness", "checks", "excluded because")
+    for planned in made.cells:
+        excluded = planned.excluded is not None
+        table.add_row(
+            Text(planned.cell.name, style="dim" if excluded else ""),
+            Text(str(planned.realness)),
+            Text("-" if excluded else str(len(planned.checks))),
+            Text(planned.excluded or ""),
+        )
+    console.print(table)
+    wanted = [planned for planned in made.cells if planned.excluded is None]
+    checks = sum(len(planned.checks) for planned in wanted)
+    left_out = len(made.cells) - len(wanted)
+    console.print(
+        f"{len(wanted)} cells, {checks} checks, {left_out} cells excluded; about {made.estimate_s:.0f} s. "
+        "Nothing was started.",
+        highlight=False,
+    )
+
+
+def diff(console: Console, found: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
+    """What changed, class by class."""
+    for name, entries in found.items():
+        console.print(Text(f"{name.replace('_', ' ')}: {len(entries)}", style="bold" if entries else "dim"))
+        for entry in entries:
+            console.print(Text(f"  {entry['cell']}  {entry['feature']}  {entry['check']}"), soft_wrap=True)
+
+
+def verdicts(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
+    """Verdicts, those first that somebody must look at."""
+    table = _table("cell", "feature", "verdict", "observed", "expected", "records")
+    for entry in found:
+        marks = "".join(f" {mark}" for mark in ("flaky", "stale") if entry[mark])
+        table.add_row(
+            Text(entry["cell"]),
+            Text(entry["feature"]),
+            Text(entry["verdict"] + marks),
+            Text(entry["observed"]),
+            Text(entry["expected"]),
+            Text(str(entry["records"])),
+        )
+    console.print(table)
+
+
+def run_summary(console: Console, run: Run, code: ExitCode) -> None:
+    """How a run ended, the failures by feature, and where everything lies."""
+    from lab.results.store import Run as StoredRun
+
+    stored = StoredRun.open(run.layout.root)
+    records = stored.records()
+    counts = Counter(record.outcome for record in records)
+    console.print()
+    for outcome in sorted(counts, key=lambda each: each.badness, reverse=True):
+        symbol, style = SYMBOLS[outcome]
+        console.print(Text(f"{symbol} {counts[outcome]:>4} {outcome.value.replace('_', ' ')}", style=style))
+    failures = [record for record in records if record.outcome in (Outcome.FAILED, Outcome.BROKEN)]
+    for record in failures[:20]:
+        first = record.reason.splitlines()[0] if record.reason else ""
+        line = Text(f"  {record.cell}  {record.feature}  ", style=SYMBOLS[record.outcome][1])
+        line.append(f"blame: {record.blame}. {first[:200]}", style="default")
+        console.print(line, soft_wrap=True)
+    if len(failures) > 20:
+        console.print(f"  and {len(failures) - 20} more; the site has them all", highlight=False)
+    for problem in stored.problems()[:5]:
+        console.print(Text(f"  {problem}", style="yellow"), soft_wrap=True)
+    console.print(
+        f"Exit {int(code)}: {_WORDS.get(code, str(code))}. Run: {run.layout.root}", highlight=False, soft_wrap=True
+    )

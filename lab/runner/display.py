@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -122,7 +121,7 @@ class LiveDisplay:
 
     def __enter__(self) -> LiveDisplay:
         self._begin = self.clock()
-        self._live = Live(get_renderable=self._table, console=self.console, refresh_per_second=4, transient=True)
+        self._live = Live(get_renderable=self._shown, console=self.console, refresh_per_second=4, transient=True)
         self._live.start()
         return self
 
@@ -146,19 +145,19 @@ class LiveDisplay:
     def say(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False)
 
-    def _table(self) -> Table:
-        table = Table(box=None, padding=(0, 2, 0, 0), title_justify="left", title=self._title(), title_style="bold")
+    def _shown(self) -> Group:
+        table = Table(box=None, padding=(0, 2, 0, 0))
         now = self.clock()
         for row in self._rows.values():
             checks = len(row.work.checks)
             table.add_row(
-                escape(str(row.work.cell)),
+                Text(str(row.work.cell)),
                 _bar(row.done, checks),
                 f"{row.done}/{checks}",
                 f"{now - row.since:.0f} s",
-                escape(row.phase),
+                Text(row.phase),
             )
-        return table
+        return Group(Text(self._title(), style="bold"), table)
 
     def _title(self) -> str:
         elapsed = self.clock() - self._begin

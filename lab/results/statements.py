@@ -180,10 +180,23 @@ def load(folder: Path) -> Statements:
 
     Raises `ConfigurationError` with file and key.
     """
+    return Statements(_read_folder(folder))
+
+
+def _read_folder(folder: Path) -> list[Statement]:
     found: list[Statement] = []
     for path in sorted(folder.glob("*.yaml")) if folder.is_dir() else ():
         found += _read(path)
-    return Statements(found)
+    return found
+
+
+def beside(inventories: Iterable[str]) -> Statements:
+    """The statements that lie next to these inventories (`inventories/statements` for `inventories/local`).
+
+    Raises `ConfigurationError`.
+    """
+    folders = {Path(inventory).resolve().parent / "statements" for inventory in inventories}
+    return Statements(statement for folder in sorted(folders) for statement in _read_folder(folder))
 
 
 def _read(path: Path) -> list[Statement]:

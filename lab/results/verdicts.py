@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Any
 
 from lab.contracts import Realness
 from lab.results.documents import CellDocument, KnownIssue
 from lab.results.judgement import Judged, Judgement, of_attempts
 from lab.results.record import Outcome, Record
-from lab.results.statements import Expectation, Expected, Statement, Statements, expectation, pair_key
+from lab.results.statements import Expectation, Expected, Statement, Statements, beside, expectation, pair_key
 from lab.results.store import Attempt, Run
 
 STALE_AFTER = timedelta(days=30)
@@ -132,6 +133,15 @@ def compute(
             about = stated.get(feature, ())
             found.append(_verdict(cell, realness, feature, (states, about), (now, stale_after)))
     return found
+
+
+def of_runs(runs: Sequence[Run], *, cell: str = "*", feature: str = "*") -> list[Verdict]:
+    """The verdicts of some runs as they are now, beside the statements that lie next to their inventories.
+
+    `cell` and `feature` are shell patterns. Raises `ConfigurationError` for a bad file of statements.
+    """
+    found = compute(runs, now=datetime.now(UTC), statements=beside(run.document.inventory for run in runs))
+    return [each for each in found if fnmatchcase(each.cell, cell) and fnmatchcase(each.feature, feature)]
 
 
 def observe(judgements: Iterable[tuple[Judgement, bool]]) -> Observed:

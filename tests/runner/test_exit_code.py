@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from lab.runner.plan import Plan, PlannedCell
 
 from lab.contracts import Cell, Realness
 from lab.errors import Blame, ExitCode
@@ -12,7 +13,6 @@ from lab.results.documents import CellDocument, KnownIssue, RunDocument
 from lab.results.layout import RunLayout
 from lab.results.record import Outcome, Record
 from lab.runner import exit_code
-from lab.runner.plan import Plan, PlannedCell
 
 CELL = Cell("h", "g", "p")
 RUN = "20260101-000000-0000"

@@ -1,0 +1,77 @@
+"""The doctor: a probe that did not run is never good, and every bad finding has its remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from lab.errors import ExitCode
+from lab.runner import doctor
+from lab.runner.doctor import Finding, Health
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A PATH of our own; programs are shell scripts in it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def program(path: Path, name: str, script: str) -> None:
+    file = path / name
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
+
+def find(findings: list[Finding], subject: str) -> Finding:
+    return next(finding for finding in findings if finding.subject == subject)
+
+
+@pytest.fixture(autouse=True)
+def no_real_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.hypervisors, "names", lambda: ())
+
+
+def test_a_missing_tool_is_bad_and_says_what_to_install(path: Path) -> None:
+    found = find(doctor.examine(None), "mmdebstrap")
+
+    assert found == Finding(
+        "mmdebstrap", Health.BAD, "not on this machine; needed for building images", "apt-get install mmdebstrap"
+    )
+
+
+def test_a_tool_that_is_too_old_is_bad(path: Path) -> None:
+    program(path, "qemu-system-x86_64", "echo QEMU emulator version 5.2.0")
+
+    found = find(doctor.examine(None), "qemu-system-x86_64")
+
+    assert found.health is Health.BAD
+    assert found.found == "QEMU emulator version 5.2.0; 6.2 or newer is needed"
+
+
+def test_a_tool_that_fails_is_not_good_because_it_exists(path: Path) -> None:
+    program(path, "qemu-img", "exit 127")
+
+    assert find(doctor.examine(None), "qemu-img").health is Health.BAD
+
+
+def test_a_tool_that_answers_is_good_with_its_version(path: Path) -> None:
+    program(path, "qemu-img", "echo qemu-img version 7.2.22 '(Debian 1:7.2)'")
+
+    assert find(doctor.examine(None), "qemu-img") == Finding("qemu-img", Health.GOOD, "7.2.22")
+
+
+def test_anything_bad_makes_the_exit_code_the_labs_fault() -> None:
+    good, poor, bad = (Finding("x", health, "y") for health in (Health.GOOD, Health.POOR, Health.BAD))
+
+    assert doctor.exit_code([good, poor]) is ExitCode.AS_EXPECTED
+    assert doctor.exit_code([good, bad]) is ExitCode.LAB_AT_FAULT
+
+
+def test_too_little_disk_is_bad(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "LEAST_FREE_GIB", 10**9)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    found = find(doctor.examine(None), "disk")
+
+    assert found.health is Health.BAD
+    assert "XDG_CACHE_HOME" in found.remedy

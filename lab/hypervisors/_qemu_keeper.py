@@ -1,0 +1,267 @@
+"""The keeper: a small process that starts one QEMU, bounds what it writes, and notes what happens to it.
+
+It outlives the controller, because a machine may. It is started as a file, `python -I -S`, and imports nothing
+but the standard library, so it costs 10 MiB and 50 ms. When the keeper is killed, QEMU goes on and only the
+notes end. What it leaves in the machine's directory:
+
+- `process.json`: ids and start times of QEMU and keeper, whole or absent;
+- `console.log`, `stderr.log`: the beginning; `*.old` and `*.new`: the end, `*.left-out`: bytes between them;
+- `events.json`: resets by the guest, panic, shutdown, exit status.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HEAD_BYTES = 1 << 20
+TAIL_BYTES = 1 << 20
+RECENT_EVENTS = 50
+_NOTED = ("RESET", "SHUTDOWN", "GUEST_PANICKED", "GUEST_CRASHLOADED", "BLOCK_IO_ERROR", "STOP", "RESUME")
+
+
+class BoundedLog:
+    """A log file that keeps its beginning and its end, over all boots of a machine."""
+
+    def __init__(self, path: Path, *, head: int = HEAD_BYTES, tail: int = TAIL_BYTES) -> None:
+        self._path, self._head, self._tail = path, head, tail
+
+    def part(self, suffix: str) -> Path:
+        return self._path.with_name(f"{self._path.name}.{suffix}")
+
+    def write(self, data: bytes) -> None:
+        """Append. A full disk loses the log, never the machine: the guest must not be blamed for it."""
+        try:
+            room = self._head - _size(self._path)
+            if room > 0 or not self._path.exists():
+                _append(self._path, data[: max(room, 0)])
+                data = data[max(room, 0) :]
+            while data:
+                room = self._tail - _size(self.part("new"))
+                if room <= 0:
+                    self._rotate()
+                    continue
+                _append(self.part("new"), data[:room])
+                data = data[room:]
+        except OSError:
+            return
+
+    def _rotate(self) -> None:
+        lost = _size(self.part("old"))
+        if lost:
+            self.part("left-out").write_text(str(self.left_out() + lost))
+        self.part("new").replace(self.part("old"))
+
+    def left_out(self) -> int:
+        try:
+            return int(self.part("left-out").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def read(self) -> bytes:
+        """What is kept: the beginning, a line that says how much is missing, the end."""
+        if not self._path.exists():
+            return b""
+        lost = self.left_out()
+        gap = f"\n[interop-lab: {lost} bytes left out here]\n".encode() if lost else b""
+        return self._path.read_bytes() + gap + _content(self.part("old")) + _content(self.part("new"))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
+
+
+class Notes:
+    """`events.json`: written anew, whole, at every event."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._content: dict[str, Any] = {
+            "resets": 0,
+            "panicked": False,
+            "shutdown": None,
+            "no_space": False,
+            "exit": None,
+            "recent": [],
+        }
+        self._save()
+
+    def event(self, event: dict[str, Any]) -> bool:
+        """Note a QMP event; whether the guest has just powered off."""
+        kind, data = event.get("event", ""), event.get("data", {})
+        if kind not in _NOTED:
+            return False
+        content = self._content
+        if kind == "RESET":
+            content["panicked"] = False
+            content["resets"] += 1 if data.get("guest") else 0
+        elif kind == "GUEST_PANICKED":
+            content["panicked"] = True
+        elif kind == "BLOCK_IO_ERROR" and data.get("nospace"):
+            content["no_space"] = True
+        elif kind == "RESUME":
+            content["no_space"] = False
+        elif kind == "SHUTDOWN":
+            content["shutdown"] = {"guest": bool(data.get("guest")), "reason": str(data.get("reason", ""))}
+        content["recent"] = [*content["recent"], {"event": kind, "data": data, "at": time.time()}][-RECENT_EVENTS:]
+        self._save()
+        return kind == "SHUTDOWN" and bool(data.get("guest"))
+
+    def exited(self, status: int) -> None:
+        self._content["exit"] = status
+        self._save()
+
+    def _save(self) -> None:
+        _write_whole(self._path, self._content)
+
+
+def _write_whole(path: Path, content: object) -> None:
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_text(json.dumps(content))
+        draft.replace(path)
+    except OSError:  # the directory was removed or the disk is full; the machine must not die of it
+        return
+
+
+class Monitor:
+    """The keeper's own QMP connection: it hears events, and quits QEMU once the guest has powered off."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._rest = b""
+
+    def hear(self, notes: Notes) -> bool:
+        """Read what came; false when the connection is gone."""
+        try:
+            data = self._connection.recv(1 << 16)
+        except OSError:
+            data = b""
+        if not data:
+            return False
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line) if line.strip() else {}
+            if "QMP" in message:
+                self._say("qmp_capabilities")
+            elif "event" in message and notes.event(message):
+                self._say("quit")
+        return True
+
+    def _say(self, command: str) -> None:
+        try:
+            self._connection.sendall(json.dumps({"execute": command}).encode() + b"\n")
+        except OSError:  # QEMU ended meanwhile; the next read says so
+            return
+
+
+def start_ticks(pid: int) -> int:
+    """proc(5), /proc/PID/stat, field 22; 0 when the process is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError):
+        return 0
+
+
+def keep(directory: Path, argv: list[str], incoming: str | None) -> None:
+    """Start QEMU, report to standard output, stay until it ends."""
+    ours, theirs = socket.socketpair()
+    inherited = [theirs.fileno()]
+    words = [*argv, "-chardev", f"socket,id=keeper,fd={theirs.fileno()}", "-mon", "chardev=keeper,mode=control"]
+    if incoming is not None:
+        state = os.open(incoming, os.O_RDONLY)
+        inherited.append(state)
+        words += ["-incoming", f"fd:{state}"]
+    notes = Notes(directory / "events.json")
+    child = subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=directory,
+        pass_fds=inherited,
+        preexec_fn=_restore_signals,
+    )
+    for fd in inherited[1:]:
+        os.close(fd)
+    theirs.close()
+    keeper = {"pid": os.getpid(), "started": start_ticks(os.getpid())}
+    _write_whole(directory / "process.json", {"pid": child.pid, "started": start_ticks(child.pid), "keeper": keeper})
+    _report({"pid": child.pid})
+    _watch(child, Monitor(ours), ours, notes, directory)
+    notes.exited(child.wait())
+
+
+def _restore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _watch(
+    child: subprocess.Popen[bytes], monitor: Monitor, connection: socket.socket, notes: Notes, directory: Path
+) -> None:
+    logs = {"stdout": BoundedLog(directory / "console.log"), "stderr": BoundedLog(directory / "stderr.log")}
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ, "monitor")
+        for name in logs:
+            logs[name].write(b"")
+            selector.register(getattr(child, name), selectors.EVENT_READ, name)
+        while selector.get_map():
+            for key, _ in selector.select():
+                if key.data == "monitor":
+                    open_still = monitor.hear(notes)
+                else:
+                    data = os.read(key.fd, 1 << 16)
+                    logs[key.data].write(data)
+                    open_still = bool(data)
+                if not open_still:
+                    selector.unregister(key.fileobj)
+
+
+def _report(message: object) -> None:
+    os.write(1, json.dumps(message).encode() + b"\n")
+    # The controller waits for the end of this pipe.
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+
+
+def main() -> None:
+    """Read the job from standard input, leave the controller's process tree, keep."""
+    job = json.load(sys.stdin)
+    if os.fork():
+        # The controller reaps this first process at once and never has a zombie of ours.
+        os._exit(0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        keep(Path(job["directory"]), job["argv"], job["incoming"])
+    except OSError as reason:
+        _report({"error": str(reason), "errno": reason.errno})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""One QEMU machine: what every machine can do, and the capabilities of this driver."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lab import log
+from lab.contracts import Endpoint, MachineSpec, MachineState
+from lab.errors import HypervisorRefused
+from lab.hypervisors import _qemu_power as power
+from lab.hypervisors._qemu_arguments import GUEST_ADDRESS
+from lab.hypervisors._qemu_store import Directory
+
+_log = log.get(__name__)
+
+
+class QemuMachine:
+    """A machine by its directory; any number of objects in any processes may speak of the same one."""
+
+    def __init__(self, spec: MachineSpec, directory: Directory) -> None:
+        self._spec = spec
+        self.directory = directory
+
+    @property
+    def name(self) -> str:
+        return self._spec.name
+
+    @property
+    def spec(self) -> MachineSpec:
+        return self._spec
+
+    def state(self) -> MachineState:
+        return power.state(self.directory)
+
+    def start(self) -> None:
+        """Power on; of a running machine, nothing."""
+        state = self.state()
+        if state in (MachineState.RUNNING, MachineState.CRASHED):
+            return
+        if state is MachineState.PAUSED:
+            raise HypervisorRefused(f"{self.name} is paused", hint="resume it")
+        power.kill(self.directory)  # a QEMU whose guest powered off and whose keeper was lost
+        power.launch(self.directory)
+
+    def stop(self, *, force: bool = False, timeout_s: float = 60.0) -> None:
+        """Press the power button and wait, or cut the power."""
+        if self.state() in (MachineState.STOPPED, MachineState.GONE):
+            force = True  # only a process without a guest may be left
+        if not force:
+            power.shut_down(self.directory, timeout_s)
+        self._cut()
+
+    def _cut(self) -> None:
+        if self.directory.exists():
+            self.directory.change(wanted="stopped")
+            power.kill(self.directory)
+            _log.info("machine.stopped", machine=self.name)
+
+    def addresses(self) -> Sequence[str]:
+        """The address that QEMU's DHCP server gives to the machine's only client."""
+        up = self.state() in (MachineState.RUNNING, MachineState.PAUSED)
+        return (GUEST_ADDRESS,) if up else ()
+
+    def endpoint(self, guest_port: int) -> Endpoint:
+        power.require_up(self.directory)
+        return Endpoint("127.0.0.1", power.forward(self.directory, guest_port))
+
+    def console(self) -> bytes:
+        return self.directory.console.read()
+
+    def reproduce(self) -> str:
+        return power.reproduce(self.directory.read(), self.directory)
+
+    def resets(self) -> int:
+        """How often the guest rebooted by itself since the last start."""
+        return self.directory.events().resets
+
+    def destroy(self) -> None:
+        if self.directory.exists():
+            self._cut()
+        self.directory.remove()

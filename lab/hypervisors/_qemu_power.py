@@ -1,0 +1,302 @@
+"""Power of one QEMU machine: make its disks, start its process, see how it is, end it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab import log, process, waiting
+from lab.contracts import Firmware, MachineSpec, MachineState
+from lab.errors import (
+    HypervisorRefused,
+    LabBusy,
+    LabDiskFull,
+    LabError,
+    MachineVanished,
+    MissingTool,
+    WaitedTooLong,
+)
+from lab.hypervisors import _qemu_arguments as arguments
+from lab.hypervisors._qemu_arguments import Files, Hardware
+from lab.hypervisors._qemu_monitor import Monitor, MonitorLost, talk
+from lab.hypervisors._qemu_store import Directory, Mark, Running
+
+START_LIMIT_S = 60.0
+_KEEPER = Path(__file__).with_name("_qemu_keeper.py")
+_FIRMWARE = Path("/usr/share/OVMF")
+_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)\s")
+_PAUSED = frozenset(
+    {"paused", "prelaunch", "inmigrate", "postmigrate", "finish-migrate", "save-vm", "restore-vm", "suspended"}
+)
+DiskCommands = Callable[[Mark, Directory], list[list[str]]]
+_log = log.get(__name__)
+
+
+def hardware(mark: Mark, directory: Directory) -> Hardware:
+    """Everything that the command line of a machine depends on."""
+    spec = mark.spec
+    overlaid = seed_needs_overlay(spec)
+    seed = directory.seed_overlay if overlaid else spec.seed
+    uefi = spec.profile.firmware is Firmware.UEFI
+    files = Files(
+        root=directory.root,
+        seed=seed,
+        seed_format="qcow2" if overlaid else "raw",
+        data=directory.data if spec.data_disk_mib else None,
+        firmware_code=_FIRMWARE / "OVMF_CODE_4M.fd" if uefi else None,
+        firmware_variables=directory.variables if uefi else None,
+    )
+    return Hardware(mark.binary, mark.accelerator, mark.cpu_model, spec, files)
+
+
+def seed_needs_overlay(spec: MachineSpec) -> bool:
+    """SATA disks cannot be read-only in QEMU ("Block node is read-only"), so a throw-away overlay protects the seed."""
+    return spec.seed is not None and spec.profile.disk == "sata"
+
+
+def disk_commands(mark: Mark, directory: Directory) -> list[list[str]]:
+    """The `qemu-img` commands that make a machine's own disks."""
+    spec = mark.spec
+    made = [overlay_command(spec.image.disk, spec.image.disk_format, directory.root)]
+    if seed_needs_overlay(spec):
+        made.append(overlay_command(Path(str(spec.seed)), "raw", directory.seed_overlay))
+    if spec.data_disk_mib:
+        made.append(["qemu-img", "create", "-q", "-f", "qcow2", str(directory.data), f"{spec.data_disk_mib}M"])
+    if spec.profile.firmware is Firmware.UEFI:
+        variables = str(_FIRMWARE / "OVMF_VARS_4M.fd")
+        made.append(["qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", variables, str(directory.variables)])
+    return made
+
+
+def overlay_command(backing: Path, backing_format: str, overlay: Path) -> list[str]:
+    """A writable layer on a disk that nobody writes to; JSON keeps a comma or a colon in the path what it is."""
+    base = json.dumps({"driver": backing_format, "file": {"driver": "file", "filename": str(backing.resolve())}})
+    return ["qemu-img", "create", "-q", "-f", "qcow2", "-b", f"json:{base}", "-F", backing_format, str(overlay)]
+
+
+def make_disks(commands: list[list[str]]) -> None:
+    """Raises `LabDiskFull`, `MissingTool`, `CommandFailed`."""
+    for command in commands:
+        process.check([process.find(command[0], package="qemu-utils"), *command[1:]], timeout_s=120)
+
+
+def require_firmware(spec: MachineSpec) -> None:
+    """Raises `MissingTool` when the profile wants UEFI and this machine has no build of it."""
+    if spec.profile.firmware is Firmware.UEFI and not (_FIRMWARE / "OVMF_CODE_4M.fd").is_file():
+        raise MissingTool(f"the UEFI firmware is not in {_FIRMWARE}", hint="apt-get install ovmf")
+
+
+def reproduce(mark: Mark, directory: Directory) -> str:
+    """A shell script that makes the same machine by hand; its console comes to the terminal."""
+    line = arguments.words(hardware(mark, directory), _wanted_forwards(mark))
+    # One option a line, so that two machines can be compared.
+    pretty = "".join((" \\\n  " if word.startswith("-") else " ") + shlex.quote(word) for word in line).strip()
+    lines = [f"mkdir -p {shlex.quote(str(directory.path))} && cd {shlex.quote(str(directory.path))}"]
+    lines += [shlex.join(command) for command in disk_commands(mark, directory)]
+    return "\n".join((*lines, pretty, ""))
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Starting
+
+
+def launch(directory: Directory, *, extra: tuple[str, ...] = (), incoming: Path | None = None) -> None:
+    """Start QEMU and its keeper; returns when the monitor answers.
+
+    Raises `LabBusy` for a port that is taken or memory that is not there, `LabDiskFull`, `HypervisorRefused`.
+    """
+    mark = directory.change(wanted="running")
+    try:
+        _launch(mark, directory, extra, incoming)
+    except LabBusy:
+        if mark.fixed_port or not any(mark.forwards.values()):
+            raise
+        # The ports of the last start are somebody else's now: any others will do.
+        mark = directory.change(forwards=dict.fromkeys(mark.forwards, 0))
+        _launch(mark, directory, extra, incoming)
+    with talk(directory.path) as monitor:
+        directory.change(forwards=_forwards(monitor))
+    _log.info("machine.started", machine=mark.spec.name, directory=directory.path, incoming=incoming)
+
+
+def _launch(mark: Mark, directory: Directory, extra: tuple[str, ...], incoming: Path | None) -> None:
+    directory.forget_process()
+    (directory.path / "qmp.sock").unlink(missing_ok=True)
+    for log_file in directory.path.glob("stderr.log*"):
+        log_file.unlink()
+    line = [*arguments.words(hardware(mark, directory), _wanted_forwards(mark)), *extra]
+    job = {"directory": str(directory.path), "argv": line, "incoming": None if incoming is None else str(incoming)}
+    # -I -S: neither the environment nor site packages can change or slow the keeper.
+    keeper = process.run([sys.executable, "-I", "-S", _KEEPER], timeout_s=START_LIMIT_S, stdin=json.dumps(job).encode())
+    answer = json.loads(keeper.stdout or "{}")
+    if "error" in answer:
+        raise process.disk_full_or(OSError(answer["errno"], answer["error"]), f"starting {line[0]}")
+    running = directory.running()
+    if running is None:
+        raise HypervisorRefused(f"the keeper of {mark.spec.name} did not start QEMU: {keeper.stderr.strip()[-500:]}")
+    try:
+        waiting.until(lambda: _answers(directory, running), what="QEMU's monitor to answer", timeout_s=START_LIMIT_S)
+    except LabError:
+        kill(directory)
+        raise
+
+
+def _answers(directory: Directory, running: Running) -> bool:
+    if not running.is_alive():
+        raise _start_error(directory, running)
+    try:
+        with talk(directory.path) as monitor:
+            return bool(monitor.status())
+    except MonitorLost:
+        return False
+
+
+def _start_error(directory: Directory, running: Running) -> LabError:
+    said = _last_words(directory, running)
+    what = f"QEMU ended while starting: {said}"
+    if "Could not set up host forwarding" in said:
+        return LabBusy(f"a port of 127.0.0.1 is taken: {said}", hint="choose another ssh_port, or 0 for any free one")
+    if "No space left on device" in said:
+        return LabDiskFull(what, hint="free some space and run again")
+    if "cannot set up guest memory" in said or "Cannot allocate memory" in said:
+        return LabBusy(f"this machine has not enough free memory: {said}", hint="run fewer cells at once")
+    return HypervisorRefused(what)
+
+
+def _last_words(directory: Directory, running: Running) -> str:
+    try:
+        # The keeper writes down what was still in the pipe, then ends.
+        ended = lambda: not process.is_alive(running.keeper_pid, running.keeper_started)  # noqa: E731
+        waiting.until(ended, what="the keeper to write QEMU's last words", timeout_s=3)
+    except WaitedTooLong as reason:
+        _log.warning("keeper.lingers", reason=reason)
+    status = directory.events().exit_status
+    how = "" if status is None else f" (signal {-status})" if status < 0 else f" (exit status {status})"
+    return (directory.complaint() or "it said nothing") + how
+
+
+def _wanted_forwards(mark: Mark) -> Mapping[int, int]:
+    # Port 0 lets the kernel choose while it binds, so nobody can take the port in between.
+    return {22: 0, **mark.forwards, **({22: mark.fixed_port} if mark.fixed_port else {})}
+
+
+def _forwards(monitor: Monitor) -> Mapping[int, int]:
+    """TCP port of the guest: port of 127.0.0.1, as QEMU itself tells them."""
+    table = monitor.human("info usernet")
+    return {int(guest): int(here) for here, guest in _forward_rows(table)}
+
+
+def _forward_rows(table: str) -> list[tuple[str, str]]:
+    return [(found[1], found[2]) for found in _FORWARD.finditer(table.replace("\r", "\n") + "\n")]
+
+
+def forward(directory: Directory, guest_port: int) -> int:
+    """The port of 127.0.0.1 that leads to that port of the guest; made when it is not there yet.
+
+    QEMU binds port 0 and the kernel chooses, so two machines never race for one.
+    """
+    known = directory.read().forwards.get(guest_port)
+    if known:
+        return known
+    with monitor_of(directory) as monitor:
+        rule = f"hostfwd_add net0 tcp:127.0.0.1:0-{arguments.GUEST_ADDRESS}:{guest_port}"
+        said = monitor.human(rule).strip()
+        found = _forwards(monitor)
+    if guest_port not in found:
+        raise HypervisorRefused(f"QEMU did not forward a port to port {guest_port} of the guest: {said}")
+    directory.change(forwards=found)
+    return found[guest_port]
+
+
+# ---------------------------------------------------------------------------------------------------------
+# State and end
+
+
+def state(directory: Directory) -> MachineState:
+    """How the machine is. Raises `LabDiskFull` when QEMU stopped it because this machine's disk is full."""
+    if not directory.exists():
+        return MachineState.GONE
+    mark, running = directory.read(), directory.running()
+    if running is None:
+        return MachineState.STOPPED
+    status = _status(directory) if running.is_alive() else None
+    events = directory.events()
+    if status is None:
+        asked = mark.wanted == "stopped" or events.guest_shutdown
+        return MachineState.STOPPED if asked else MachineState.GONE
+    if status == "shutdown":
+        return MachineState.STOPPED
+    if status == "io-error" and events.no_space:
+        raise LabDiskFull(f"the disk of {mark.spec.name} cannot grow: this machine's disk is full; QEMU paused it")
+    if status in ("guest-panicked", "internal-error") or (status == "running" and events.panicked):
+        return MachineState.CRASHED
+    return MachineState.PAUSED if status in _PAUSED or status == "io-error" else MachineState.RUNNING
+
+
+def _status(directory: Directory) -> str | None:
+    try:
+        with talk(directory.path) as monitor:
+            return monitor.status()
+    except MonitorLost:
+        running = directory.running()
+        if running is None or not running.is_alive():
+            return None
+        raise
+
+
+@contextmanager
+def monitor_of(directory: Directory) -> Iterator[Monitor]:
+    """Speak to a machine that must be up. Raises `MachineVanished`, or `HypervisorRefused` when it is stopped."""
+    require_up(directory)
+    try:
+        with talk(directory.path) as monitor:
+            yield monitor
+    except MonitorLost:
+        require_up(directory)
+        raise
+
+
+def require_up(directory: Directory) -> None:
+    """Raises `MachineVanished` with QEMU's last words, or `HypervisorRefused` when the machine is stopped."""
+    name = directory.read().spec.name
+    running = directory.running()
+    found = MachineState.STOPPED if running is None else MachineState.RUNNING
+    if running is not None and not running.is_alive():
+        found = state(directory)
+        if found is MachineState.GONE:
+            raise MachineVanished(f"the QEMU process of {name} ended unasked: {_last_words(directory, running)}")
+    if found is MachineState.STOPPED:
+        raise HypervisorRefused(f"{name} is stopped")
+
+
+def shut_down(directory: Directory, timeout_s: float) -> None:
+    """Press the ACPI power button and wait. Raises `WaitedTooLong`."""
+    name = directory.read().spec.name
+    with monitor_of(directory) as monitor:
+        monitor.command("system_powerdown")
+    waiting.until(
+        lambda: state(directory) in (MachineState.STOPPED, MachineState.GONE),
+        what=f"{name} to shut down after the power button",
+        timeout_s=timeout_s,
+    )
+
+
+def kill(directory: Directory) -> None:
+    """Cut the power: end QEMU and its keeper, and nobody else, whoever started them. Safe to call twice."""
+    running = directory.running()
+    if running is None:
+        return
+    try:
+        process.end_by_id(running.pid, running.started)
+        # The keeper ends with QEMU; one that hangs would keep the files open.
+        process.end_by_id(running.keeper_pid, running.keeper_started, patience_s=1.0)
+    except subprocess.SubprocessError as reason:
+        raise HypervisorRefused(f"QEMU, process {running.pid}, cannot be ended: {reason}") from reason
+    if running.is_alive():
+        raise HypervisorRefused(f"QEMU, process {running.pid}, cannot be ended")

@@ -1,0 +1,143 @@
+"""QEMU on this machine: unprivileged, user-mode networking, software emulation unless KVM is proved to work."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lab import process
+from lab.contracts import Capability, HostFacts, Image, Machine, MachineSpec, Owner, Profile, Realness
+from lab.errors import HypervisorRefused, ImageError, MissingTool
+from lab.hypervisors import _qemu_accelerator as accelerator
+from lab.hypervisors import _qemu_arguments as arguments
+from lab.hypervisors import _qemu_power as power
+from lab.hypervisors import _qemu_store as store
+from lab.hypervisors._qemu_machine import QemuMachine
+
+REALNESS = Realness.REAL
+OLDEST = (6, 2)  # the first that takes `-device` as JSON
+_NEEDED_BYTES = 64 << 20  # an overlay grows by what the guest writes; less than this is no start
+
+# What a guest sees under software emulation: all that QEMU emulates but what gave wrong data in soak tests of
+# QEMU 7.2 (AVX and XSAVE state; docs/decisions) and what it emulates in a way that stops Xen (SMAP).
+TCG_CPU = "max,-smap,-xsave,-xsaveopt,-xsavec,-xgetbv1,-xsaves,-avx,-avx2,-fma,-f16c,-vaes,-vpclmulqdq,-rdtscp,-pku"
+KVM_CPU = "host"
+
+
+class Settings(BaseModel):
+    """Of a host: its `lab_*` variables."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    binary: str = Field(default="qemu-system-x86_64", description="program name or absolute path")
+    accelerator: Literal["auto", "tcg", "kvm"] = Field(
+        default="auto", description="auto takes KVM only where a test program ran under it"
+    )
+    cpu_model: str = Field(default="", description="QEMU's -cpu; empty: chosen for the accelerator")
+    ssh_port: int = Field(
+        default=0, ge=0, le=65535, description="fixed port of 127.0.0.1 for the guest's SSH; 0: any free one"
+    )
+
+
+def refuses(profile: Profile) -> str | None:
+    """Why no QEMU host of the lab can make that hardware, or `None`."""
+    return arguments.refuses(profile)
+
+
+@contextmanager
+def connect(name: str, settings: Settings) -> Iterator[QemuHost]:
+    """Find QEMU and check its version. Raises `MissingTool`, `MissingExtra`, `HostError`."""
+    accelerator.require_client()
+    binary = process.find(settings.binary, package="qemu-system-x86")
+    process.find("qemu-img", package="qemu-utils")
+    yield QemuHost(name, settings, binary, version_of(binary))
+
+
+def version_of(binary: str) -> tuple[str, str]:
+    """Version and build. Raises `MissingTool` when it is too old or is not QEMU."""
+    said = process.run([binary, "--version"], timeout_s=30)
+    found = re.search(r"version (\d+)\.(\d+)(\.\d+)?(?: \(([^)]*)\))?", said.stdout)
+    oldest = ".".join(map(str, OLDEST))
+    if found is None:
+        first = (said.stdout or said.stderr).strip().split("\n")[0][:200]
+        raise MissingTool(f"{binary} does not say a version of QEMU: {first!r}", hint="apt-get install qemu-system-x86")
+    version = f"{found[1]}.{found[2]}{found[3] or ''}"
+    if (int(found[1]), int(found[2])) < OLDEST:
+        raise MissingTool(
+            f"{binary} is QEMU {version}; the lab needs {oldest} or later",
+            hint="apt-get install qemu-system-x86, from backports if the release has an older one",
+        )
+    return version, found[4] or version
+
+
+class QemuHost:
+    """This machine as a hypervisor."""
+
+    def __init__(self, name: str, settings: Settings, binary: str, version: tuple[str, str]) -> None:
+        self._name, self._settings, self._binary = name, settings, binary
+        self._version, self._build = version
+        self._chosen: accelerator.Choice | None = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def facts(self) -> HostFacts:
+        chosen = self._choice()
+        return HostFacts(
+            product="QEMU",
+            version=self._version,
+            build=self._build,
+            realness=REALNESS,
+            accelerator=chosen.name,
+            cpu_model=self._cpu_model(),
+            details={"accelerator": chosen.why, "binary": self._binary},
+        )
+
+    def limits(self) -> Mapping[Capability, str]:
+        return {}
+
+    def upload(self, image: Image) -> None:
+        """Nothing moves: the host is this machine. Raises `ImageError` when a file of the image is not there."""
+        for path in (image.disk, image.kernel, image.initrd):
+            if path is not None and not path.is_file():
+                raise ImageError(f"image {image.name}: {path} is not there", hint="build or fetch the image again")
+
+    def create(self, spec: MachineSpec) -> Machine:
+        return self.new(spec, power.disk_commands)
+
+    def new(self, spec: MachineSpec, disks: power.DiskCommands) -> QemuMachine:
+        """Claim a directory and fill it; whatever goes wrong, nothing is left of it."""
+        reason = refuses(spec.profile)
+        if reason is not None:
+            raise HypervisorRefused(reason)
+        self.upload(spec.image)
+        power.require_firmware(spec)
+        directory = store.directory_of(self._name, spec.name)
+        mark = store.Mark(
+            spec, self._binary, self._choice().name, self._cpu_model(), fixed_port=self._settings.ssh_port
+        )
+        directory.make(mark)
+        with contextlib.ExitStack() as undo:
+            undo.callback(directory.remove)
+            store.require_space(directory.path, _NEEDED_BYTES, f"machine {spec.name}")
+            power.make_disks(disks(mark, directory))
+            undo.pop_all()
+        return QemuMachine(spec, directory)
+
+    def machines(self) -> Sequence[tuple[Owner, Machine]]:
+        return [(mark.spec.owner, QemuMachine(mark.spec, directory)) for mark, directory in store.every(self._name)]
+
+    def _choice(self) -> accelerator.Choice:
+        # Proving KVM takes seconds once a boot of this machine, so only those pay who make a machine.
+        if self._chosen is None:
+            self._chosen = accelerator.choose(self._settings.accelerator, self._binary, self._build)
+        return self._chosen
+
+    def _cpu_model(self) -> str:
+        return self._settings.cpu_model or (KVM_CPU if self._choice().name == "kvm" else TCG_CPU)

@@ -1,0 +1,184 @@
+"""One SSH connection: the only file that imports paramiko."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from lab import waiting
+from lab.contracts import Endpoint, SshLogin
+from lab.errors import ConfigurationError, GuestLoginRefused, GuestUnreachable, HostKeyChanged, WaitedTooLong
+from lab.guests.channels._dial import Answer, MeteredSocket, await_greeting, dial
+from lab.guests.channels._pump import Pulse, Pump
+
+if TYPE_CHECKING:
+    import paramiko
+
+# Curve25519 first: the post-quantum exchanges that servers offer today cost an emulated guest a second.
+_KEY_EXCHANGES = ("curve25519-sha256@libssh.org", "ecdh-sha2-nistp256", "diffie-hellman-group14-sha256")
+_CIPHERS = ("aes128-ctr", "aes256-ctr")
+_LOG = "lab.guests.paramiko"
+
+
+class Connection:
+    """An authenticated connection."""
+
+    def __init__(self, transport: paramiko.Transport, pulse: Pulse) -> None:
+        self._transport = transport
+        self._pulse = pulse
+
+    @staticmethod
+    def open(endpoint: Endpoint, login: SshLogin, *, timeout_s: float) -> Connection:
+        """Connect, compare the host key, log in. Raises `GuestUnreachable`, `HostKeyChanged`, `GuestLoginRefused`."""
+        deadline = time.monotonic() + timeout_s
+        where = f"{endpoint.host}:{endpoint.port}"
+        try:
+            sock = dial(endpoint, deadline)
+        except OSError as reason:
+            raise GuestUnreachable(f"no connection to {where}: {reason}") from reason
+        try:
+            answer = await_greeting(sock, deadline)
+            if answer is not Answer.BANNER:
+                raise GuestUnreachable(f"no SSH server greets on {where}: {_MEANING[answer]}")
+            # paramiko's own limits count anew at each step and some of its waits have none.
+            with _limit(lambda: _cut(sock), deadline) as ran_out, _refusals(where, timeout_s, ran_out):
+                return _logged_in(sock, login, deadline)
+        except BaseException:
+            sock.close()
+            raise
+
+    def is_active(self) -> bool:
+        return self._transport.is_active()
+
+    def breaks(self) -> bool:
+        """Whether the connection is closed, or closes right now."""
+        try:
+            # A channel that ended because the guest goes down is seen a moment before the connection's end.
+            waiting.until(lambda: not self._transport.is_active(), what="the connection to close", timeout_s=0.3)
+        except WaitedTooLong:
+            return False
+        return True
+
+    def exec(self, command: bytes, deadline: float) -> Pump:
+        """Start a command on a channel of its own. Raises `GuestUnreachable`."""
+        import paramiko
+
+        left_s = max(1.0, deadline - time.monotonic())
+        try:
+            # exec_command waits for the server's word without a limit.
+            with _limit(self.close, time.monotonic() + left_s + 1.0):
+                channel = self._transport.open_session(timeout=left_s)
+                channel.exec_command(command)
+        except (paramiko.SSHException, OSError, EOFError) as reason:
+            raise GuestUnreachable(f"the guest's SSH server starts no command: {reason or 'closed'!s:.200}") from reason
+        return Pump(channel, self._pulse)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+_MEANING = {
+    Answer.CLOSED: "the connection was closed at once",
+    Answer.SILENT: "nothing came",
+    Answer.NOISE: "something else answered",
+}
+
+
+def _logged_in(sock: MeteredSocket, login: SshLogin, deadline: float) -> Connection:
+    import paramiko
+
+    key = _private_key(login)
+    transport = paramiko.Transport(sock)
+    transport.set_log_channel(_silenced_log())
+    transport.daemon = True
+    options = transport.get_security_options()
+    options.kex = _KEY_EXCHANGES
+    options.ciphers = _CIPHERS
+    options.key_types = ("ssh-ed25519",)
+    left_s = max(0.1, deadline - time.monotonic())
+    transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = left_s
+    try:
+        transport.start_client(timeout=left_s)
+        shown = transport.get_remote_server_key()
+        if f"{shown.get_name()} {shown.get_base64()}".split() != login.host_key.split()[:2]:
+            raise HostKeyChanged(
+                f"the guest shows the SSH host key {shown.get_name()} {shown.get_base64()[-12:]}, "
+                f"not the one that the lab gave it, {login.host_key.split()[1][-12:]}",
+                hint="another machine answers there, or the seed was not applied: look at the console log",
+            )
+        transport.auth_publickey(login.user, key)
+    except BaseException:
+        transport.close()
+        raise
+    return Connection(transport, Pulse(transport, sock))
+
+
+def _private_key(login: SshLogin) -> paramiko.PKey:
+    import paramiko
+
+    try:
+        return paramiko.Ed25519Key.from_private_key_file(str(login.private_key))
+    except (paramiko.SSHException, OSError, ValueError) as reason:
+        raise ConfigurationError(
+            f"{login.private_key} cannot be used as SSH key: {reason}", hint="the lab makes it anew when it is deleted"
+        ) from reason
+
+
+@contextmanager
+def _refusals(where: str, timeout_s: float, ran_out: threading.Event) -> Iterator[None]:
+    """Turn what paramiko raises into the lab's errors."""
+    import paramiko
+
+    try:
+        yield
+    except paramiko.AuthenticationException as reason:
+        if ran_out.is_set() or "timeout" in str(reason).lower():
+            raise GuestUnreachable(f"SSH on {where} did not finish the login within {timeout_s:.0f} s") from reason
+        raise GuestLoginRefused(
+            f"SSH on {where} refuses the lab's key", hint="the seed was not applied, or the user has no shell"
+        ) from reason
+    except paramiko.ssh_exception.IncompatiblePeer as reason:
+        if "host key" in str(reason).lower():
+            raise HostKeyChanged(
+                f"SSH on {where} has no ed25519 host key, so it is not the one that the lab gave it"
+            ) from reason
+        raise GuestUnreachable(f"SSH on {where} speaks no common language: {reason!s:.200}") from reason
+    except (paramiko.SSHException, OSError, EOFError, ValueError) as reason:
+        if ran_out.is_set():
+            raise GuestUnreachable(f"SSH on {where} did not finish its greeting within {timeout_s:.0f} s") from reason
+        raise GuestUnreachable(f"SSH on {where} broke off: {reason or 'closed'!s:.200}") from reason
+
+
+@contextmanager
+def _limit(close: Callable[[], None], deadline: float) -> Iterator[threading.Event]:
+    """Call `close` at the deadline unless the block has ended; the event tells that it happened."""
+    ran_out = threading.Event()
+
+    def end() -> None:
+        ran_out.set()
+        close()
+
+    timer = threading.Timer(max(0.0, deadline - time.monotonic()), end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield ran_out
+    finally:
+        timer.cancel()
+
+
+def _cut(sock: socket.socket) -> None:
+    # Not closed: another thread reads from it, and its number could be given away meanwhile.
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def _silenced_log() -> str:
+    # paramiko logs texts of the peer and tracebacks, line by line; our errors say what matters.
+    logging.getLogger(_LOG).setLevel(logging.CRITICAL + 1)
+    return _LOG

@@ -11,7 +11,7 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic_core import core_schema
 
@@ -21,30 +21,34 @@ REFERENCE_FORMS = "env:NAME, file:/PATH, keyring:SERVICE/USER, or a value encryp
 LARGEST_FILE = 64 << 10
 
 _REFERENCE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*|file:[/~][^\0]*|keyring:[^/\0]+/[^\0]+")
-_DECRYPTED = "vault:"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Secret:
     """Where a secret is; `reveal()` reads it."""
 
+    # Stands before a value that Ansible has already decrypted; nobody can write it, YAML has no NUL.
+    DECRYPTED: ClassVar[str] = "\0"
+
     _reference: str
+
+    @staticmethod
+    def is_reference(text: str) -> bool:
+        """Whether a text is written as a reference, as people write them."""
+        return _REFERENCE.fullmatch(text) is not None
 
     @staticmethod
     def parse(reference: str) -> Secret:
         """The secret that a reference names. Raises `ValueError`, whose text does not repeat the reference."""
-        if not (reference.startswith(_DECRYPTED) or _REFERENCE.fullmatch(reference)):
+        if not (reference.startswith(Secret.DECRYPTED) or Secret.is_reference(reference)):
             # What stands there may be the secret itself.
             raise ValueError(f"a secret is written as a reference ({REFERENCE_FORMS}), never in plain")
         return Secret(reference)
 
-    @staticmethod
-    def of_decrypted(value: str) -> Secret:
-        """A secret whose value ansible-vault has already given."""
-        return Secret(_DECRYPTED + value)
-
     def reveal(self) -> str:
         """Read the secret now. Raises `ConfigurationError`, `MissingExtra`."""
+        if self._reference.startswith(Secret.DECRYPTED):
+            return self._reference.removeprefix(Secret.DECRYPTED)
         kind, _, place = self._reference.partition(":")
         if kind == "env":
             value = os.environ.get(place, "")
@@ -53,9 +57,7 @@ class Secret:
             return value
         if kind == "file":
             return _from_file(Path(place).expanduser())
-        if kind == "keyring":
-            return _from_keyring(*place.split("/", 1))
-        return place
+        return _from_keyring(*place.split("/", 1))
 
     def __repr__(self) -> str:
         return "***"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib.util
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -124,7 +125,7 @@ class GuestEntry(GuestFile):
             case PackageSource() as source if importlib.util.find_spec(source.module) is None:
                 return f"the package {source.package} is not installed"
             case FileSource(file=file, kernel=kernel, initrd=initrd):
-                absent = [path for path in (file, kernel, initrd) if path is not None and not path.is_file()]
+                absent = [path for path in (file, kernel, initrd) if path is not None and not os.path.isfile(path)]  # noqa: PTH113 - Path.is_file raises for a name that is too long
                 return f"there is no file {absent[0]}" if absent else None
             case _:
                 return None

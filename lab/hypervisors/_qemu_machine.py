@@ -8,6 +8,7 @@ from lab import log
 from lab.contracts import Endpoint, MachineSpec, MachineState
 from lab.errors import HypervisorRefused
 from lab.hypervisors import _qemu_power as power
+from lab.hypervisors import _qemu_snapshots as snapshots
 from lab.hypervisors._qemu_arguments import GUEST_ADDRESS
 from lab.hypervisors._qemu_store import Directory
 
@@ -74,6 +75,35 @@ class QemuMachine:
     def resets(self) -> int:
         """How often the guest rebooted by itself since the last start."""
         return self.directory.events().resets
+
+    # -----------------------------------------------------------------------------------------------------
+    # Snapshots
+
+    def snapshot(self, name: str) -> None:
+        snapshots.take(self.directory, name)
+
+    def restore(self, name: str) -> None:
+        snapshots.restore(self.directory, name)
+
+    def delete_snapshot(self, name: str) -> None:
+        snapshots.delete(self.directory, name)
+
+    def snapshots(self) -> Sequence[str]:
+        return snapshots.names(self.directory)
+
+    def snapshots_hold_memory(self) -> bool:
+        return True
+
+    # -----------------------------------------------------------------------------------------------------
+    # Pauses
+
+    def pause(self) -> None:
+        with power.monitor_of(self.directory) as monitor:
+            monitor.command("stop")
+
+    def resume(self) -> None:
+        with power.monitor_of(self.directory) as monitor:
+            monitor.command("cont")
 
     def destroy(self) -> None:
         if self.directory.exists():

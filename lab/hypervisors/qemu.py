@@ -17,6 +17,7 @@ from lab.hypervisors import _qemu_accelerator as accelerator
 from lab.hypervisors import _qemu_arguments as arguments
 from lab.hypervisors import _qemu_power as power
 from lab.hypervisors import _qemu_store as store
+from lab.hypervisors import _qemu_warm as warm
 from lab.hypervisors._qemu_machine import QemuMachine
 
 REALNESS = Realness.REAL
@@ -109,9 +110,9 @@ class QemuHost:
                 raise ImageError(f"image {image.name}: {path} is not there", hint="build or fetch the image again")
 
     def create(self, spec: MachineSpec) -> Machine:
-        return self.new(spec, power.disk_commands)
+        return self._new(spec, power.disk_commands)
 
-    def new(self, spec: MachineSpec, disks: power.DiskCommands) -> QemuMachine:
+    def _new(self, spec: MachineSpec, disks: power.DiskCommands) -> QemuMachine:
         """Claim a directory and fill it; whatever goes wrong, nothing is left of it."""
         reason = refuses(spec.profile)
         if reason is not None:
@@ -132,6 +133,39 @@ class QemuHost:
 
     def machines(self) -> Sequence[tuple[Owner, Machine]]:
         return [(mark.spec.owner, QemuMachine(mark.spec, directory)) for mark, directory in store.every(self._name)]
+
+    # -----------------------------------------------------------------------------------------------------
+    # Warm clones
+
+    def warm_key(self, spec: MachineSpec) -> str:
+        parts = {"version": self._build, "accelerator": self._choice().name, "cpu_model": self._cpu_model()}
+        return warm.key(spec, parts)
+
+    def has_warm(self, key: str) -> bool:
+        return warm.exists(key)
+
+    def save_warm(self, key: str, machine: Machine, identity: bytes) -> None:
+        if key != self.warm_key(machine.spec):
+            raise HypervisorRefused(f"{machine.name} is not a machine of the warm copy {key[:12]}")
+        warm.save(key, store.directory_of(self._name, machine.name), identity)
+
+    def warm_identity(self, key: str) -> bytes:
+        return warm.identity(key)
+
+    def clone_warm(self, key: str, spec: MachineSpec) -> Machine:
+        if key != self.warm_key(spec):
+            raise HypervisorRefused(f"{spec.name} wants other hardware than the warm copy {key[:12]} has")
+        if not warm.exists(key):
+            raise HypervisorRefused(f"there is no warm copy {key[:12]}, or it is damaged", hint="boot a cold machine")
+        machine = self._new(spec, warm.disk_commands(key))
+        with contextlib.ExitStack() as undo:
+            undo.callback(machine.destroy)
+            warm.clone(key, machine.directory)
+            undo.pop_all()
+        return machine
+
+    def forget_warm(self, key: str) -> None:
+        warm.forget(key)
 
     def _choice(self) -> accelerator.Choice:
         # Proving KVM takes seconds once a boot of this machine, so only those pay who make a machine.

@@ -44,6 +44,24 @@ class Files:
 
 
 @dataclass(frozen=True)
+class Plugged:
+    """A disk or a network card that came while the machine ran."""
+
+    name: str
+    port: str  # the root port it sits in, "" where the chipset needs none
+    mac: str = ""  # of a card
+    network: int = 0  # of a card: it is alone in 10.0.<network>.0/24
+
+    @property
+    def node(self) -> str:
+        return f"plugged-{self.name}"
+
+    @property
+    def device(self) -> str:
+        return f"device-{self.name}"
+
+
+@dataclass(frozen=True)
 class Hardware:
     """Everything that the command line depends on."""
 
@@ -52,6 +70,8 @@ class Hardware:
     cpu_model: str
     spec: MachineSpec
     files: Files
+    disks: tuple[tuple[Plugged, Path], ...] = ()
+    nics: tuple[Plugged, ...] = ()
 
 
 def refuses(profile: Profile) -> str | None:
@@ -83,6 +103,7 @@ def words(hardware: Hardware, forwards: Mapping[int, int]) -> list[str]:
         *_disks(hardware),
         *_network(hardware.spec.profile, forwards),
         *_small_devices(hardware.spec.profile),
+        *_plugged(hardware),
     ]
 
 
@@ -224,9 +245,51 @@ def _small_devices(profile: Profile) -> list[str]:
         *_device({"driver": "pvpanic", "id": "panic"}),
     ]
     if profile.chipset == "q35":
-        for number in range(HOTPLUG_PORTS):
-            found += _device({"driver": "pcie-root-port", "id": f"port{number}", "chassis": number + 1, "slot": number})
+        for number, port in enumerate(hotplug_ports()):
+            found += _device({"driver": "pcie-root-port", "id": port, "chassis": number + 1, "slot": number})
     return found
+
+
+def hotplug_ports() -> tuple[str, ...]:
+    """The root ports of a q35 machine that wait for a card."""
+    return tuple(f"port{number}" for number in range(HOTPLUG_PORTS))
+
+
+def _plugged(hardware: Hardware) -> list[str]:
+    found: list[str] = []
+    for disk, path in hardware.disks:
+        found += _blockdev(disk.node, path, "qcow2")
+        found += _device(plugged_disk(hardware.spec.profile, disk))
+    for card in hardware.nics:
+        network = plugged_network(card)
+        found += ["-netdev", ",".join([str(network.pop("type")), *(f"{key}={network[key]}" for key in network)])]
+        found += _device(plugged_card(hardware.spec.profile, card))
+    return found
+
+
+def plugged_disk(profile: Profile, plugged: Plugged) -> dict[str, object]:
+    """The device of a plugged disk as `device_add` takes it."""
+    models: dict[str, dict[str, object]] = {
+        "virtio": {"driver": "virtio-blk-pci", **_slot(plugged)},
+        "nvme": {"driver": "nvme", **_slot(plugged)},  # a controller with one disk
+        "pvscsi": {"driver": "scsi-hd", "bus": "scsi0.0"},
+    }
+    return {**models[profile.disk], "id": plugged.device, "drive": plugged.node, "serial": plugged.name}
+
+
+def plugged_network(plugged: Plugged) -> dict[str, object]:
+    """The network of a plugged card as `netdev_add` takes it."""
+    return {"type": "user", "id": plugged.node, "net": f"10.0.{plugged.network}.0/24"}
+
+
+def plugged_card(profile: Profile, plugged: Plugged) -> dict[str, object]:
+    """The device of a plugged card as `device_add` takes it."""
+    model = {"driver": NETWORK_CARDS[profile.nic], "id": plugged.device, "netdev": plugged.node, "mac": plugged.mac}
+    return {**model, **_slot(plugged)}
+
+
+def _slot(plugged: Plugged) -> dict[str, object]:
+    return {"bus": plugged.port} if plugged.port else {}
 
 
 def _device(properties: Mapping[str, object]) -> list[str]:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from lab import log
 from lab.contracts import Endpoint, MachineSpec, MachineState
 from lab.errors import HypervisorRefused
+from lab.hypervisors import _qemu_plug as plug
 from lab.hypervisors import _qemu_power as power
+from lab.hypervisors import _qemu_screen as screen
 from lab.hypervisors import _qemu_snapshots as snapshots
 from lab.hypervisors._qemu_arguments import GUEST_ADDRESS
 from lab.hypervisors._qemu_store import Directory
@@ -76,6 +78,11 @@ class QemuMachine:
         """How often the guest rebooted by itself since the last start."""
         return self.directory.events().resets
 
+    def destroy(self) -> None:
+        if self.directory.exists():
+            self._cut()
+        self.directory.remove()
+
     # -----------------------------------------------------------------------------------------------------
     # Snapshots
 
@@ -105,7 +112,38 @@ class QemuMachine:
         with power.monitor_of(self.directory) as monitor:
             monitor.command("cont")
 
-    def destroy(self) -> None:
-        if self.directory.exists():
-            self._cut()
-        self.directory.remove()
+    # -----------------------------------------------------------------------------------------------------
+    # What a person would do with buttons and cables
+
+    def inject_nmi(self) -> None:
+        with power.monitor_of(self.directory) as monitor:
+            monitor.command("inject-nmi")
+
+    def screenshot(self) -> bytes:
+        return screen.shot(self.directory)
+
+    def set_balloon(self, memory_mib: int) -> None:
+        with power.monitor_of(self.directory) as monitor:
+            monitor.command("balloon", {"value": memory_mib << 20})
+
+    def balloon_mib(self) -> int:
+        with power.monitor_of(self.directory) as monitor:
+            return int(monitor.command("query-balloon")["actual"]) >> 20
+
+    def attach_disk(self, name: str, size_mib: int) -> None:
+        plug.attach_disk(self.directory, name, size_mib)
+
+    def detach_disk(self, name: str) -> None:
+        plug.detach_disk(self.directory, name)
+
+    def resize_data_disk(self, size_mib: int) -> None:
+        plug.resize_data(self.directory, size_mib)
+
+    def data_disk_used_bytes(self) -> int:
+        return plug.data_used_bytes(self.directory)
+
+    def attach_nic(self, name: str, mac: str) -> None:
+        plug.attach_nic(self.directory, name, mac)
+
+    def detach_nic(self, name: str) -> None:
+        plug.detach_nic(self.directory, name)

@@ -52,7 +52,8 @@ def hardware(mark: Mark, directory: Directory) -> Hardware:
         firmware_code=_FIRMWARE / "OVMF_CODE_4M.fd" if uefi else None,
         firmware_variables=directory.variables if uefi else None,
     )
-    return Hardware(mark.binary, mark.accelerator, mark.cpu_model, spec, files)
+    disks = tuple((plugged, directory.plugged(plugged.name)) for plugged in mark.disks)
+    return Hardware(mark.binary, mark.accelerator, mark.cpu_model, spec, files, disks, mark.nics)
 
 
 def seed_needs_overlay(spec: MachineSpec) -> bool:
@@ -97,7 +98,8 @@ def reproduce(mark: Mark, directory: Directory) -> str:
     line = arguments.words(hardware(mark, directory), _wanted_forwards(mark))
     # One option a line, so that two machines can be compared.
     pretty = "".join((" \\\n  " if word.startswith("-") else " ") + shlex.quote(word) for word in line).strip()
-    lines = [f"mkdir -p {shlex.quote(str(directory.path))} && cd {shlex.quote(str(directory.path))}"]
+    cloned = ["# The lab started it from a saved memory; by hand it boots."] if mark.warm_key else []
+    lines = [*cloned, f"mkdir -p {shlex.quote(str(directory.path))} && cd {shlex.quote(str(directory.path))}"]
     lines += [shlex.join(command) for command in disk_commands(mark, directory)]
     return "\n".join((*lines, pretty, ""))
 

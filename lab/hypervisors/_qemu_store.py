@@ -16,18 +16,11 @@ from typing import Any
 from lab import locations, log, process
 from lab.contracts import Firmware, Image, MachineSpec, Owner, Profile
 from lab.errors import HypervisorRefused, LabDiskFull
+from lab.hypervisors._qemu_arguments import Plugged
 from lab.hypervisors._qemu_keeper import BoundedLog
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _log = log.get(__name__)
-
-
-@dataclass(frozen=True)
-class Plugged:
-    """A disk or a network card that came while the machine ran."""
-
-    name: str
-    port: str  # the root port it sits in, "" where the chipset needs none
 
 
 @dataclass(frozen=True)
@@ -43,6 +36,8 @@ class Mark:
     forwards: Mapping[int, int] = field(default_factory=dict)  # TCP port of the guest: port of 127.0.0.1
     disks: tuple[Plugged, ...] = ()
     nics: tuple[Plugged, ...] = ()
+    resized: bool = False  # the data disk grew, so it is not what the spec says
+    warm_key: str = ""  # of the copy that it was started from
 
 
 @dataclass(frozen=True)
@@ -246,4 +241,6 @@ def _mark_of(content: Mapping[str, Any]) -> Mark:
         forwards={int(guest): here for guest, here in content["forwards"].items()},
         disks=tuple(Plugged(**plugged) for plugged in content["disks"]),
         nics=tuple(Plugged(**plugged) for plugged in content["nics"]),
+        resized=content["resized"],
+        warm_key=content["warm_key"],
     )

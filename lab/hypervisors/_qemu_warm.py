@@ -84,8 +84,8 @@ def save(warm_key: str, directory: Directory, kept_identity: bytes) -> None:
     snapshots.refuse_unsaved(directory)
     if power.state(directory) is not MachineState.RUNNING:
         raise HypervisorRefused(f"{mark.spec.name} does not run, so there is no memory to save")
-    if mark.disks or mark.nics:
-        raise HypervisorRefused(f"{mark.spec.name} has disks or cards plugged in, which a copy would not have")
+    if mark.disks or mark.nics or mark.resized:
+        raise HypervisorRefused(f"{mark.spec.name} is not what it was made as: a device was plugged in, or a disk grew")
     if snapshots.names(directory):
         raise HypervisorRefused(f"{mark.spec.name} has snapshots, which every copy would carry")
     draft = _draft(warm_key)
@@ -154,6 +154,7 @@ def clone(warm_key: str, directory: Directory) -> None:
     with ThreadPoolExecutor(1) as beside:
         # Reading the state to check it takes as long as QEMU takes to load it.
         checksum = beside.submit(_checksum, home / _STATE)
+        directory.change(warm_key=warm_key)
         try:
             power.launch(directory, extra=("-S",), incoming=home / _STATE)
             with power.monitor_of(directory) as monitor:

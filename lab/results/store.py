@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from lab.contracts import Cell, Realness
-from lab.errors import RunError
+from lab.errors import ConfigurationError, RunError
 from lab.results import lines
 from lab.results.documents import CellDocument, Document, JournalEvent, RunDocument
 from lab.results.layout import AttemptLayout, RunLayout
@@ -155,7 +155,8 @@ class Run:
     @cached_property
     def _planned(self) -> tuple[Planned, ...]:
         cells = self.plan["cells"] if self.plan else []
-        return tuple(_planned(cell) for cell in cells if isinstance(cell, dict))
+        found = (_planned(cell) for cell in cells if isinstance(cell, dict))
+        return tuple(planned for planned in found if planned is not None)
 
     @cached_property
     def _journal(self) -> tuple[Sequence[JournalEvent], Sequence[Problem]]:
@@ -223,11 +224,15 @@ def _read_plan(path: Path) -> dict[str, Any] | None:
     return plan if isinstance(plan, dict) and isinstance(plan.get("cells"), list) else None
 
 
-def _planned(cell: dict[str, Any]) -> Planned:
-    checks = cell.get("checks")
-    excluded = cell.get("excluded")
+def _planned(cell: dict[str, Any]) -> Planned | None:
+    """A line of the plan; `None` for one whose name is none of a cell."""
+    name, checks, excluded = str(cell.get("cell", "")), cell.get("checks"), cell.get("excluded")
+    try:
+        Cell.parse(name)
+    except ConfigurationError:
+        return None
     return Planned(
-        cell=str(cell.get("cell", "")),
+        cell=name,
         realness=str(cell.get("realness", "")),
         checks=tuple(str(check) for check in checks) if isinstance(checks, list) else (),
         excluded=None if excluded is None else str(excluded),

@@ -1,0 +1,124 @@
+"""Templates made into files: every value is escaped, every missing name is an error, every link is relative."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from lab.contracts import Realness
+from lab.results.plain import one_line, visible
+from lab.site import rows, words
+from lab.site.view import SiteView
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+_NOT_IN_A_SLUG = re.compile(r"[^a-z0-9]+")
+
+
+class Pages:
+    """Writes the pages of one site into a folder."""
+
+    def __init__(self, folder: Path, site: SiteView) -> None:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+        self.folder = folder
+        self.site = site
+        self._made: set[Path] = set()
+        self._environment = Environment(
+            loader=FileSystemLoader(Path(__file__).parent / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._environment.globals.update(
+            site=site,
+            mark=mark,
+            badge=badge,
+            realness_mark=words.REALNESS.__getitem__,
+            expected_mark=words.EXPECTED.__getitem__,
+            no_data=words.NO_DATA,
+            not_run=words.NOT_RUN,
+            moment=words.moment,
+            age=words.age,
+            plural=words.plural,
+            size=size,
+            slug=slug,
+            visible=lambda text: visible(str(text)),
+            one_line=one_line,
+            guest_path=guest_path,
+            feature_path=feature_path,
+            run_path=rows.run_path,
+            evidence_path=rows.evidence_path,
+        )
+
+    def page(self, path: str, template: str, context: Mapping[str, Any]) -> None:
+        """Write one page; `path` is relative to the site, `context` names its `title`."""
+        text = self.render(path, template, context)
+        self.target(path).write_text(text, encoding="utf-8")
+
+    def render(self, path: str, template: str, context: Mapping[str, Any]) -> str:
+        """The text of a page or a part of one that lies at `path`."""
+        words_of_all = {"root": root_of(path), "nav": ""}
+        return self._environment.get_template(template).render({**words_of_all, **context})
+
+    def target(self, path: str) -> Path:
+        """The file for a path of the site; its folder is made."""
+        target = self.folder / path
+        if target.parent not in self._made:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._made.add(target.parent)
+        return target
+
+
+def root_of(path: str) -> str:
+    """The way from a page back to the top of the site."""
+    return "../" * path.count("/")
+
+
+@lru_cache(maxsize=256)
+def mark(state: words.Mark) -> Markup:
+    """A state as symbol and word; the symbol is not read aloud, because the word says it."""
+    from markupsafe import Markup
+
+    text = '<span class="mark {}"><b aria-hidden="true">{}</b> {}</span>'
+    return Markup(text).format(state.tone, state.symbol, state.word)  # noqa: S704 - the text is a constant
+
+
+@lru_cache(maxsize=8)
+def badge(realness: Realness) -> Markup:
+    """The badge that says what stood behind the records."""
+    from markupsafe import Markup
+
+    state = words.REALNESS[realness]
+    text = '<span class="mark badge {}"><b aria-hidden="true">{}</b> {}</span>'
+    return Markup(text).format(state.tone, state.symbol, state.word)  # noqa: S704 - the text is a constant
+
+
+@lru_cache(maxsize=1024)
+def slug(name: str) -> str:
+    """A name for an anchor: `Guest agent` -> `guest-agent`, `net.pv_nic` -> `net-pv-nic`."""
+    return _NOT_IN_A_SLUG.sub("-", name.lower()).strip("-") or "unnamed"
+
+
+@lru_cache(maxsize=1024)
+def feature_path(feature: str) -> str:
+    """Where the page of a feature lies below the site."""
+    return f"features/{slug(feature)}.html"
+
+
+def guest_path(guest: str) -> str:
+    """Where the page of a guest lies below the site."""
+    return f"guests/{quote(guest)}.html"
+
+
+def size(count: int) -> str:
+    """A number of bytes for people."""
+    if count < 1024:
+        return words.plural(count, "byte")
+    return f"{count / 1024:,.1f} KiB" if count < 1 << 20 else f"{count / (1 << 20):,.1f} MiB"

@@ -98,10 +98,9 @@ def _host(reading: _Reading, drivers: Drivers) -> Host | None:
 
 def _common(reading: _Reading, values: Mapping[str, Any], settings_keys: frozenset[str]) -> HostFields | None:
     mine = frozenset(HostFields.model_fields)
-    written = [PREFIX + key for key in sorted(mine | settings_keys)]
     for key in values:
         if key not in mine and key not in settings_keys:
-            reading.complain((key,), f"unknown key{did_you_mean(PREFIX + key, written)}")
+            reading.complain((key,), f"unknown key{did_you_mean(key, sorted(mine | settings_keys), prefix=PREFIX)}")
     common = {key: value for key, value in values.items() if key in mine}
     return check(HostFields, common, reading.locate, reading.problems, prefix=PREFIX)
 

@@ -51,8 +51,8 @@ def load(path: Path, *, sources: Sources | None = None) -> Inventory:
             if name in guests:
                 demand_image(guests[name], problems)
     problems.raise_if_any()
-    if matrix is None or hosts is None:
-        raise AssertionError("an inventory without hosts or matrix has told no problem")
+    if matrix is None or hosts is None or profiles is None:
+        raise AssertionError("what could not be read has told no problem")
     return Inventory(
         path=path,
         hosts=_whole(hosts),

@@ -21,8 +21,8 @@ class Known:
     """The names that a matrix may use; `None` where they could not be found out, so that nothing is judged."""
 
     hosts: Collection[str] | None
-    guests: Collection[str]
-    profiles: Collection[str]
+    guests: Collection[str] | None
+    profiles: Collection[str] | None
 
     def of(self, kind: str) -> Collection[str] | None:
         return {"host": self.hosts, "guest": self.guests, "profile": self.profiles}[kind]
@@ -118,7 +118,7 @@ def _judge_globs(judge: _Judge, matrix: Matrix) -> None:
     names = list(_cell_names(matrix))
     if not names:
         judge.complain((), "the matrix has no cells")
-    if judge.known.hosts is None:
+    if None in (judge.known.hosts, judge.known.guests, judge.known.profiles):
         return
     for place, glob in globs:
         if names and not any(matches(glob, name) for name in names):

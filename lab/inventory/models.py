@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from lab.contracts import Cell, Profile, Realness
 from lab.results.record import FileModel
@@ -23,6 +23,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 DiskFormat = Literal["raw", "qcow2"]
 DiskModel = Literal["virtio", "sata", "nvme", "pvscsi", "ubd"]
 NicModel = Literal["virtio", "e1000e", "vmxnet3", "vector"]
+DeviceModel = Literal["virtio", "sata", "nvme", "pvscsi", "ubd", "e1000e", "vmxnet3", "vector"]
 SuiteName = Literal["smoke", "conformance", "performance"]
 Glob = Annotated[str, Field(min_length=1, max_length=300)]
 Reason = Annotated[str, Field(min_length=1, pattern=r"\S")]
@@ -110,7 +111,7 @@ class GuestFile(FileModel):
     seed: Literal["lab", "none"] = "lab"
     boot_timeout_s: float = Field(default=300.0, gt=0, le=7200)
     memory_mib: int | None = Field(default=None, ge=16)  # least memory
-    drivers: tuple[DiskModel | NicModel, ...] | None = None  # device models it has drivers for; none: all
+    drivers: tuple[DeviceModel, ...] | None = None  # device models it has drivers for; none: all
     optional: bool = False  # its cells are excluded while its image cannot be had
 
 
@@ -169,11 +170,21 @@ class Exclusion(FileModel):
     reason: Reason
 
 
+def _not_empty(names: tuple[SuiteName, ...]) -> tuple[SuiteName, ...]:
+    if not names:
+        raise ValueError("names no suite")
+    return names
+
+
+# Not `min_length`, which complains of a list whose only item is wrong, too.
+Suites = Annotated[tuple[SuiteName, ...], AfterValidator(_not_empty)]
+
+
 class Inclusion(FileModel):
     """One cell beside the product, with suites of its own where they differ."""
 
     cell: str
-    suites: tuple[SuiteName, ...] | None = None
+    suites: Suites | None = None
 
 
 class KnownIssue(FileModel):
@@ -197,7 +208,7 @@ class MatrixFile(FileModel):
     hosts: tuple[str, ...]
     guests: tuple[str, ...]
     profiles: tuple[str, ...]
-    suites: tuple[SuiteName, ...] = Field(min_length=1)
+    suites: Suites
     include: tuple[Inclusion, ...] = ()
     exclude: tuple[Exclusion, ...] = ()
     known_issues: tuple[KnownIssue, ...] = ()

@@ -151,13 +151,13 @@ class _Reader:
         self._values += 1
         if self._values > MOST_VALUES:
             if self._values == MOST_VALUES + 1:
-                self._complain(node, place, f"the file unfolds to more than {MOST_VALUES} values")
+                self._complain(place, f"the file unfolds to more than {MOST_VALUES} values")
             return None
         if any(node is outer for outer in self._open):
-            self._complain(node, place, "the value contains itself")
+            self._complain(place, "the value contains itself")
             return None
         if len(place) > DEEPEST:
-            self._complain(node, place, f"nested deeper than {DEEPEST} levels")
+            self._complain(place, f"nested deeper than {DEEPEST} levels")
             return None
         if node.tag not in _PLAIN_TAGS:
             self._document.tags[place] = str(node.tag)
@@ -206,7 +206,7 @@ class _Reader:
             if key.tag == _CORE + "merge":
                 continue
             if not isinstance(key, ScalarNode) or _NOT_TEXT.search(key.value):
-                self._complain(key, place, "a key must be plain text")
+                self._problems.add(self._document.path, line, label(place), "a key must be plain text")
                 continue
             yield key.value, line, child
 
@@ -228,7 +228,7 @@ class _Reader:
     def _scalar(self, node: ScalarNode, place: Place) -> Any:
         text = node.value
         if _NOT_TEXT.search(text):
-            self._complain(node, place, "not text: it holds a NUL or half of a character")
+            self._complain(place, "not text: it holds a NUL or half of a character")
             return None
         kind = str(node.tag).removeprefix(_CORE)
         try:
@@ -244,11 +244,11 @@ class _Reader:
                 case _:
                     return text
         except ValueError:
-            self._complain(node, place, "not a number that the lab can read")
+            self._complain(place, "not a number that the lab can read")
             return None
 
-    def _complain(self, node: Node, place: Place, text: str) -> None:
-        self._problems.add(self._document.path, node.start_mark.line + 1, label(place), text)
+    def _complain(self, place: Place, text: str) -> None:
+        self._problems.add(self._document.path, self._document.line(place), label(place), text)
 
 
 def _integer(text: str) -> int:

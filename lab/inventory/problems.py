@@ -54,10 +54,10 @@ def printable(text: str, *, longest: int = _LONGEST_TEXT) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` (did you mean "x"?)` when a known word is close, else nothing."""
+def did_you_mean(word: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """` (did you mean "x"?)` when a known word is close, else nothing; what `prefix` adds is not compared."""
     close = nearest(word, known)
-    return f' (did you mean "{close}"?)' if close else ""
+    return f' (did you mean "{prefix}{close}"?)' if close else ""
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -29,14 +29,14 @@ class ProfileFields(FileModel):
     memory_mib: int = Field(ge=16, le=1 << 24)
 
 
-def read_profiles(path: Path, problems: Problems) -> Mapping[str, Profile | None]:
-    """The profiles of a file by name; a name with a problem is there and has no profile."""
+def read_profiles(path: Path, problems: Problems) -> Mapping[str, Profile | None] | None:
+    """The profiles of a file by name, or `None` when it cannot be read; one with a problem is there and is `None`."""
     document = read(path, problems)
     if document is None:
-        return {}
+        return None
     if not isinstance(document.value, dict):
         problems.add(path, 1, "", f"wanted a mapping of profiles, got {shown(document.value)}")
-        return {}
+        return None
     refuse_tags(document, problems)
     return {name: _profile(name, document, problems) for name in document.value}
 

@@ -76,8 +76,7 @@ def _text(model: type[BaseModel], told: _Told, place: Place, prefix: str) -> str
     if told.kind == "missing":
         return f'the key "{prefix}{place[-1]}" is missing'
     if told.kind == "extra_forbidden":
-        known = [prefix + key for key in _keys_at(model, place[:-1])]
-        return f"unknown key{did_you_mean(f'{prefix}{place[-1]}', known)}"
+        return f"unknown key{did_you_mean(str(place[-1]), _keys_at(model, place[:-1]), prefix=prefix)}"
     if told.kind != "value_error" and _is_secret(model, place):
         return f"a secret is written as a reference ({REFERENCE_FORMS})"  # what was given may be the secret
     if told.kind in ("literal_error", "enum"):

@@ -1,0 +1,99 @@
+"""What the driver asks a running machine's warden for: the management console, ports, neighbours."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lab import waiting
+from lab.errors import HypervisorRefused, WaitedTooLong
+from lab.hypervisors import _uml_warden as warden
+
+_PATIENCE_S = 30.0
+_MAX_ANSWER = 1 << 20
+
+
+def listener() -> socket.socket:
+    """A listening socket on a free port of this machine, to be handed to a warden."""
+    return socket.create_server(("127.0.0.1", 0), backlog=64)
+
+
+def mconsole(directory: Path, command: str, *, timeout_s: float = 10.0) -> str:
+    """Ask the kernel's management console. Raises `HypervisorRefused` with what it says."""
+    answer = _ask(directory, {"do": "mconsole", "command": command, "timeout_s": timeout_s})
+    if answer["refused"]:
+        raise HypervisorRefused(f"User-Mode Linux refuses {command!r}: {str(answer['text'])[:500]}")
+    return str(answer["text"])
+
+
+def forward(directory: Path, guest_port: int) -> int:
+    """The port of 127.0.0.1 that leads to that port of the guest; made when it is not there yet."""
+    known = {int(guest): int(here) for guest, here in _ask(directory, {"do": "forwards"}).items()}
+    if guest_port not in known:
+        with listener() as handed:
+            known[guest_port] = handed.getsockname()[1]
+            _ask(directory, {"do": "forward", "port": guest_port}, handed)
+    return known[guest_port]
+
+
+def neighbours(directory: Path) -> tuple[str, ...]:
+    """The addresses that answered in the machine's network."""
+    return tuple(str(address) for address in _ask(directory, {"do": "neighbours"})["addresses"])
+
+
+def _ask(directory: Path, request: Mapping[str, object], handed: socket.socket | None = None) -> Any:
+    """Raises `HypervisorRefused` when the warden or the kernel behind it does not answer."""
+
+    def connected() -> socket.socket | None:
+        try:
+            return _connect(directory)
+        except BlockingIOError:
+            return None  # its queue is full: others ask too
+
+    try:
+        with waiting.until(connected, what="the machine's warden to listen", timeout_s=_PATIENCE_S) as asking:
+            asking.settimeout(_PATIENCE_S)
+            descriptors = [] if handed is None else [handed.fileno()]
+            socket.send_fds(asking, [json.dumps(request).encode()], descriptors)
+            answer = json.loads(_line(asking))
+    except (OSError, ValueError, WaitedTooLong) as reason:
+        raise HypervisorRefused(f"the machine {directory.name} does not answer {request['do']!r}: {reason}") from reason
+    if "error" in answer:
+        raise HypervisorRefused(f"the machine {directory.name} does not answer {request}: {answer['error']}")
+    return answer
+
+
+def _connect(directory: Path) -> socket.socket:
+    with _short(directory) as short:
+        asking = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            asking.connect(f"{short}/{warden.CONTROL_SOCKET}")
+        except OSError:
+            asking.close()
+            raise
+        return asking
+
+
+@contextmanager
+def _short(directory: Path) -> Iterator[str]:
+    """Another name of a directory that is short: the path of a socket has room for 107 bytes, unix(7)."""
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def _line(asking: socket.socket) -> bytes:
+    said = b""
+    while not said.endswith(b"\n") and len(said) < _MAX_ANSWER:
+        data = asking.recv(64 << 10)
+        if not data:
+            break
+        said += data
+    return said

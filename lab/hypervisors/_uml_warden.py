@@ -1,0 +1,199 @@
+"""The warden: the process that holds one User-Mode Linux machine; when it ends, everything of the machine ends.
+
+Started by the driver as `python -S -P -m lab.hypervisors._uml_warden` in the machine's folder, with a JSON object on
+standard input (`Orders`). It is process 1 of its own process namespace, so the kernel ends all of linux.uml's many
+processes with it. It answers on standard output with one line of JSON: `{"ready": true}` or `{"error", "hint"}`.
+Only the standard library, so that it starts fast and stays small.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from lab.hypervisors import _uml_network as network
+from lab.hypervisors import _uml_sandbox as sandbox
+from lab.hypervisors._uml_console import BoundedLog
+from lab.hypervisors._uml_mconsole import ask
+from lab.hypervisors._uml_relay import Relay
+from lab.process import start_time
+
+PROCESS_FILE = "process.json"  # {"pid", "started"} of the warden, as the host numbers processes
+ENDED_FILE = "ended.json"  # {"status"} of linux.uml, negative for a signal
+CONTROL_SOCKET = "control"
+RESETS_FILE = "resets.json"  # {"resets"} since the start
+LINK = "linux.uml"  # what linux.uml is started as and starts again at a reboot of the guest
+UMID = "uml"
+_MCONSOLE = f"{UMID}/mconsole"
+_PID_FILE = Path(f"{UMID}/pid")  # written anew whenever linux.uml starts
+_MAX_REQUEST = 4096
+_LOOK_FOR_RESETS_EVERY_S = 0.3  # linux.uml takes longer than that from one start to the next
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What the driver wants."""
+
+    argv: list[str]  # of linux.uml, paths as in the sandbox
+    files: dict[str, str]  # name in the sandbox -> read-only file of the host
+    memory_mib: int
+    environment: dict[str, str]  # of linux.uml
+
+
+def main() -> None:
+    """Make the namespaces, become process 1 of them, run linux.uml to its end."""
+    orders = Orders(**json.load(sys.stdin))
+    machine = Path.cwd()
+    try:
+        network.enter_namespaces()
+        told, tell = os.pipe()
+        child = os.fork()
+        if child:
+            _record(child, machine)
+            os.write(tell, b".")
+            os._exit(0)
+        os.close(tell)
+        if not os.read(told, 1):
+            os._exit(1)  # the parent could not record this process; nobody would find it
+        network.make_tap()
+        network.set_address(network.TAP, network.GATEWAY, network.PREFIX)
+        network.bring_up("lo")
+        root = machine / "root"
+        root.mkdir(exist_ok=True)
+        files = {name: Path(path) for name, path in orders.files.items()}
+        sandbox.confine(root, machine, files, orders.memory_mib + 256)
+    except (network.NotAllowed, OSError) as reason:
+        _say({"error": str(reason), "hint": getattr(reason, "hint", network.REMEDY)})
+        os._exit(1)
+    _Warden(orders).run()
+
+
+def _record(child: int, machine: Path) -> None:
+    """Write down who holds the machine before anything runs that somebody might have to end."""
+    written = machine / f"{PROCESS_FILE}.new"
+    written.write_text(json.dumps({"pid": child, "started": start_time(child)}))
+    written.replace(machine / PROCESS_FILE)
+
+
+def _say(message: dict[str, object]) -> None:
+    os.write(1, json.dumps(message).encode() + b"\n")
+
+
+class _Warden:
+    def __init__(self, orders: Orders) -> None:
+        self._orders = orders
+        self._relays: dict[int, Relay] = {}
+
+    def run(self) -> None:
+        """Never returns."""
+        signal.signal(signal.SIGTERM, _leave)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # linux.uml dumps its whole memory when a guest panics
+        control = _control_socket()
+        log = BoundedLog(sandbox.MACHINE)
+        console, output = os.pipe()
+        child = os.posix_spawn(
+            LINK,
+            self._orders.argv,
+            {"HOME": "/machine", "TMPDIR": "/dev/shm", **self._orders.environment},  # noqa: S108
+            file_actions=[(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)],
+        )
+        os.close(output)
+        threading.Thread(target=self._answer, args=(control,), daemon=True).start()
+        threading.Thread(target=_count_resets, daemon=True).start()
+        keeping = threading.Thread(target=_keep, args=(console, log), daemon=True)
+        keeping.start()
+        _say({"ready": True})
+        with Path("/dev/null").open("r+b") as nothing:
+            for standard in (0, 1, 2):
+                os.dup2(nothing.fileno(), standard)
+        status = _wait_for(child)
+        keeping.join(5.0)
+        Path(ENDED_FILE).write_text(json.dumps({"status": status}))
+        os._exit(0)
+
+    def _forward(self, port: int, listener: socket.socket) -> None:
+        relay = Relay(listener, network.GUEST, port)
+        relay.start()
+        self._relays[port] = relay
+
+    def _answer(self, control: socket.socket) -> None:
+        while True:
+            connection, _ = control.accept()
+            with connection, suppress(OSError):
+                connection.settimeout(5.0)
+                request, handed, _, _ = socket.recv_fds(connection, _MAX_REQUEST, 1)
+                try:
+                    answer = self._do(json.loads(request), handed)
+                except (OSError, ValueError, KeyError) as reason:
+                    answer = {"error": f"{type(reason).__name__}: {reason}"}
+                connection.sendall(json.dumps(answer).encode() + b"\n")
+
+    def _do(self, request: dict[str, object], handed: list[int]) -> dict[str, object]:
+        match request["do"]:
+            case "mconsole":
+                answer = ask(_MCONSOLE, str(request["command"]), timeout_s=float(str(request["timeout_s"])))
+                return {"refused": answer.refused, "text": answer.text}
+            case "forward":
+                self._forward(int(str(request["port"])), socket.socket(fileno=handed[0]))
+                return {}
+            case "forwards":
+                return {str(port): relay.port for port, relay in self._relays.items()}
+            case "neighbours":
+                return {"addresses": network.neighbours(Path("/proc/net/arp").read_text())}
+            case other:
+                raise ValueError(f"unknown request {other!r}")
+
+
+def _control_socket() -> socket.socket:
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with suppress(FileNotFoundError):
+        Path(CONTROL_SOCKET).unlink()
+    control.bind(CONTROL_SOCKET)
+    control.listen(8)
+    return control
+
+
+def _keep(console: int, log: BoundedLog) -> None:
+    while data := os.read(console, 64 << 10):
+        # A full disk must not stop the guest at its next line of output; what does not fit is lost.
+        with suppress(OSError):
+            log.write(data)
+
+
+def _count_resets() -> None:
+    """A guest that reboots makes linux.uml execute itself again, in the same process; nothing else tells."""
+    seen, starts = None, 0
+    while True:
+        with suppress(FileNotFoundError):
+            now = _PID_FILE.stat()
+            if (now.st_ino, now.st_mtime_ns) != seen:
+                seen = (now.st_ino, now.st_mtime_ns)
+                starts += 1
+                Path(RESETS_FILE).write_text(json.dumps({"resets": starts - 1}))
+        threading.Event().wait(_LOOK_FOR_RESETS_EVERY_S)
+
+
+def _wait_for(child: int) -> int:
+    """Reap whatever ends, as process 1 must, until linux.uml itself does; its exit status."""
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            return os.waitstatus_to_exitcode(status)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -30,6 +30,7 @@ from lab.hypervisors._qemu_store import Directory, Mark, Running
 START_LIMIT_S = 60.0
 _KEEPER = Path(__file__).with_name("_qemu_keeper.py")
 _FIRMWARE = Path("/usr/share/OVMF")
+_PACKAGES = {"qemu-img": "qemu-utils", "cp": "coreutils"}
 _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)\s")
 _PAUSED = frozenset(
     {"paused", "prelaunch", "inmigrate", "postmigrate", "finish-migrate", "save-vm", "restore-vm", "suspended"}
@@ -42,7 +43,8 @@ def hardware(mark: Mark, directory: Directory) -> Hardware:
     """Everything that the command line of a machine depends on."""
     spec = mark.spec
     overlaid = seed_needs_overlay(spec)
-    seed = directory.seed_overlay if overlaid else spec.seed
+    own = directory.seed if spec.seed is not None else None
+    seed = directory.seed_overlay if overlaid else own
     uefi = spec.profile.firmware is Firmware.UEFI
     files = Files(
         root=directory.root,
@@ -65,14 +67,22 @@ def disk_commands(mark: Mark, directory: Directory) -> list[list[str]]:
     """The `qemu-img` commands that make a machine's own disks."""
     spec = mark.spec
     made = [overlay_command(spec.image.disk, spec.image.disk_format, directory.root)]
+    made += seed_commands(mark, directory)
     if seed_needs_overlay(spec):
-        made.append(overlay_command(Path(str(spec.seed)), "raw", directory.seed_overlay))
+        made.append(overlay_command(directory.seed, "raw", directory.seed_overlay))
     if spec.data_disk_mib:
         made.append(["qemu-img", "create", "-q", "-f", "qcow2", str(directory.data), f"{spec.data_disk_mib}M"])
     if spec.profile.firmware is Firmware.UEFI:
         variables = str(_FIRMWARE / "OVMF_VARS_4M.fd")
         made.append(["qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", variables, str(directory.variables)])
     return made
+
+
+def seed_commands(mark: Mark, directory: Directory) -> list[list[str]]:
+    """What copies the seed into the machine's directory, readable by this user alone as the original."""
+    if mark.spec.seed is None:
+        return []
+    return [["cp", "--preserve=mode", str(mark.spec.seed), str(directory.seed)]]
 
 
 def overlay_command(backing: Path, backing_format: str, overlay: Path) -> list[str]:
@@ -84,7 +94,7 @@ def overlay_command(backing: Path, backing_format: str, overlay: Path) -> list[s
 def make_disks(commands: list[list[str]]) -> None:
     """Raises `LabDiskFull`, `MissingTool`, `CommandFailed`."""
     for command in commands:
-        process.check([process.find(command[0], package="qemu-utils"), *command[1:]], timeout_s=120)
+        process.check([process.find(command[0], package=_PACKAGES[command[0]]), *command[1:]], timeout_s=120)
 
 
 def require_firmware(spec: MachineSpec) -> None:

@@ -79,6 +79,11 @@ class Directory:
         return self.path / "data.qcow2"
 
     @property
+    def seed(self) -> Path:
+        """The machine's own copy: the one that it was made from may be gone at the next start."""
+        return self.path / "seed.raw"
+
+    @property
     def seed_overlay(self) -> Path:
         return self.path / "seed.qcow2"
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from lab import locations, log, process
 from lab.contracts import MachineSpec, MachineState
-from lab.errors import HypervisorRefused
+from lab.errors import HypervisorRefused, NotSupported
 from lab.hypervisors import _qemu_power as power
 from lab.hypervisors import _qemu_snapshots as snapshots
 from lab.hypervisors._qemu_monitor import Monitor
@@ -34,12 +34,11 @@ _log = log.get(__name__)
 def key(spec: MachineSpec, parts: Mapping[str, str]) -> str:
     """64 hexadecimal digits; `parts` names what the host adds: version, accelerator, processor model."""
     profile = {**asdict(spec.profile), "name": ""}  # two names for the same hardware share a copy
-    seed_bytes = spec.seed.stat().st_size if spec.seed is not None else 0
     whole = {
         "image": spec.image.digest,
         "profile": profile,
         "data_disk_mib": spec.data_disk_mib,
-        "seed_bytes": seed_bytes,
+        "seed": spec.seed is not None,
         "driver": _driver_digest(),
         **parts,
     }
@@ -78,10 +77,10 @@ def forget(warm_key: str) -> None:
 def save(warm_key: str, directory: Directory, kept_identity: bytes) -> None:
     """Save a running machine; it stands still for that time and goes on.
 
-    Raises `HypervisorRefused`, `NotSupported` for hardware that QEMU cannot save, `LabDiskFull`.
+    Raises `HypervisorRefused`, also for hardware that QEMU cannot save, `LabDiskFull`.
     """
     mark = directory.read()
-    snapshots.refuse_unsaved(directory)
+    _refuse_unsaved(directory)
     if power.state(directory) is not MachineState.RUNNING:
         raise HypervisorRefused(f"{mark.spec.name} does not run, so there is no memory to save")
     if mark.disks or mark.nics or mark.resized:
@@ -106,6 +105,14 @@ def save(warm_key: str, directory: Directory, kept_identity: bytes) -> None:
     _log.info("warm.saved", machine=mark.spec.name, key=warm_key)
 
 
+def _refuse_unsaved(directory: Directory) -> None:
+    try:
+        snapshots.refuse_unsaved(directory)
+    except NotSupported as reason:
+        # A check that needs snapshots is answered with "unsupported"; a copy is only for speed.
+        raise HypervisorRefused(reason.what) from reason
+
+
 def _write(monitor: Monitor, draft: Path, disks: Mapping[str, Path]) -> None:
     monitor.command("stop")
     try:
@@ -116,7 +123,7 @@ def _write(monitor: Monitor, draft: Path, disks: Mapping[str, Path]) -> None:
         told = monitor.until(lambda: _finished(monitor), what="QEMU to save the memory", timeout_s=LIMIT_S)
         if told["status"] != "completed":
             said = told.get("error-desc", told["status"])
-            raise snapshots.saved_or(HypervisorRefused(f"QEMU could not save the memory: {said}"))
+            raise HypervisorRefused(f"QEMU could not save the memory: {said}")
         # Migrated away, QEMU has written everything back and lets go of the disks: now they are of one moment.
         for name, path in disks.items():
             process.check(["cp", "--reflink=auto", "--sparse=auto", path, draft / name], timeout_s=LIMIT_S)
@@ -177,7 +184,7 @@ def disk_commands(warm_key: str) -> Callable[[Mark, Directory], list[list[str]]]
     home = _home(warm_key)
 
     def commands(mark: Mark, directory: Directory) -> list[list[str]]:
-        made = []
+        made = power.seed_commands(mark, directory)
         for name, path in _disks(mark, directory).items():
             frozen = path.with_name(f"frozen-{name}")
             link = "--link" if home.stat().st_dev == directory.path.stat().st_dev else "--reflink=auto"

@@ -1,0 +1,56 @@
+"""Guests of the Linux family: their facts, a new identity for a warm clone, how they reboot and power off."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from datetime import datetime
+
+from lab.contracts import Channel, CommandResult
+from lab.errors import GuestCommandFailed
+from lab.guests.facts import Facts
+from lab.guests.families import _linux_facts, _linux_renewal
+from lab.guests.families._linux_renewal import Renewal
+from lab.guests.identity import Identity
+
+__all__ = ["POWER_OFF", "REBOOT", "Renewal", "boot_id", "gather", "renew_identity"]
+
+REBOOT: tuple[str, ...] = ("reboot",)
+POWER_OFF: tuple[str, ...] = ("poweroff",)
+
+_BOOT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def gather(channel: Channel, *, timeout_s: float = 120.0) -> Facts:
+    """All facts in one round trip. Raises `GuestCommandFailed`, `CommandTimedOut`, `GuestUnreachable`."""
+    separator = secrets.token_hex(12)
+    result = channel.run(("/bin/sh", "-c", _linux_facts.SCRIPT, "sh", separator), timeout_s=timeout_s)
+    return _linux_facts.read(result.stdout.decode(errors="replace"), separator)
+
+
+def boot_id(channel: Channel, *, timeout_s: float = 60.0) -> str:
+    """The kernel's random id of this boot. Raises `GuestCommandFailed`, `CommandTimedOut`, `GuestUnreachable`."""
+    result = channel.run(("cat", "/proc/sys/kernel/random/boot_id"), timeout_s=timeout_s)
+    if not _BOOT_ID.fullmatch(result.out):
+        raise GuestCommandFailed(f"the guest has no boot id: {_said(result)}")
+    return result.out
+
+
+def renew_identity(channel: Channel, identity: Identity, authorized_key: str, now: datetime) -> Renewal:
+    """Set clock, host name, machine id, host key, authorized key and stir the random generator: one round trip.
+
+    The channel still shows the old host key; connect anew, with the new one pinned.
+    Raises `GuestCommandFailed`, `CommandTimedOut`, `GuestUnreachable`.
+    """
+    stdin = _linux_renewal.content(identity, authorized_key, now)
+    result = channel.run(("/bin/sh", "-c", _linux_renewal.SCRIPT), stdin=stdin, timeout_s=60.0)
+    if result.status != 0:
+        raise GuestCommandFailed(
+            f"the guest did not take its new identity: {_said(result)}",
+            hint="delete the warm copy; the next run boots the guest anew",
+        )
+    return _linux_renewal.read(result.out, now, result.seconds)
+
+
+def _said(result: CommandResult) -> str:
+    return f"status {result.status}, {(result.err or result.out)[-300:]!r}"

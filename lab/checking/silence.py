@@ -1,0 +1,31 @@
+"""Why a guest fell silent: what its hypervisor and its console prove about a lost connection."""
+
+from __future__ import annotations
+
+from lab.contracts import Machine, MachineState
+from lab.errors import GuestPanicked, GuestUnreachable, LabError, MachineVanished
+
+_KERNEL_STARTS = b"Linux version "
+
+
+def explained(error: BaseException, machine: Machine | None) -> BaseException:
+    """The reason behind a lost connection where hypervisor or console tell it; else the error as it is."""
+    if not isinstance(error, GuestUnreachable) or machine is None:
+        return error
+    from lab.guests import triage
+
+    try:
+        state = machine.state()
+        log = machine.console()
+    except LabError:
+        # The hypervisor does not answer either; the lost connection is what is known.
+        return error
+    last_boot = log[max(log.rfind(_KERNEL_STARTS), 0) :]
+    found = triage.triage(last_boot)
+    if state is MachineState.CRASHED or found.failure_class == "kernel-panic":
+        return GuestPanicked(f"the kernel of {machine.name} panicked: {found.cause or triage.last_line(log)}")
+    if state is MachineState.GONE:
+        return MachineVanished(
+            f"{machine.name} ended by itself while a check ran; the last line of its console: {triage.last_line(log)!r}"
+        )
+    return error

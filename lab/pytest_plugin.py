@@ -1,0 +1,125 @@
+"""The pytest plugin: runs the checks of one cell, from the lab's runner or from `pytest suites --lab-cell ...`.
+
+Without its options and without a session handed over it does nothing: pytest loads it as an entry point in every
+project where the lab is installed, so it imports what it needs when it is needed and has no fixtures of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from lab.checking.cell_run import CellRun, Session
+
+_PLUGIN = "interop-lab-cell"
+_FIXTURES = "interop-lab-fixtures"
+_UNNEEDED = ("cacheprovider", "doctest", "junitxml", "pastebin", "faulthandler", "unraisableexception")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("interop-lab", "checks of an interoperability lab")
+    group.addoption("--lab-inventory", metavar="INVENTORY", help="folder of the inventory")
+    group.addoption("--lab-cell", metavar="HOST/GUEST/PROFILE", help="the cell to run the checks in")
+    group.addoption("--lab-directory", metavar="RUN", help="directory for the run (default: a new one in reports/runs)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    inventory, cell = config.getoption("--lab-inventory", None), config.getoption("--lab-cell", None)
+    if inventory is None and cell is None:
+        return
+    if inventory is None or cell is None:
+        raise pytest.UsageError("--lab-inventory and --lab-cell belong together")
+    from lab.checking.standalone import opened
+    from lab.errors import LabError
+
+    stack = ExitStack()
+    config.add_cleanup(stack.close)
+    try:
+        run = stack.enter_context(opened(Path(inventory), cell, config.getoption("--lab-directory")))
+    except LabError as reason:
+        raise pytest.UsageError(str(reason)) from reason
+    _register(config, run)
+
+
+def _register(config: pytest.Config, run: CellRun) -> None:
+    from lab.checking import fixtures
+
+    config.stash[fixtures.CELL_RUN] = run
+    config.pluginmanager.register(run, _PLUGIN)
+    config.pluginmanager.register(fixtures, _FIXTURES)
+    if config.getoption("allure_report_dir", None):
+        from lab.checking.allure_labels import AllureLabels
+
+        config.pluginmanager.register(AllureLabels(run))
+
+
+class _HandedOver:
+    """Brings a session that is already open into a pytest run in this process."""
+
+    def __init__(self, run: CellRun) -> None:
+        self._run = run
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        _register(config, self._run)
+
+
+def run_checks(  # noqa: PLR0913 - the runner's one call, everything by name
+    session: Session,
+    checks: Sequence[str],
+    *,
+    run: str,
+    attempt: int,
+    suites: Path,
+    progress: Callable[[str], None],
+) -> int:
+    """Run exactly these checks in an open session; append one record for each as it happens.
+
+    `progress` is told the id of every check that is done. Returns pytest's exit code. Raises `InventoryProblems`
+    when the suites cannot be read, `ConfigurationError` for an unknown check, `LabDiskFull` and `RunError` when a
+    record cannot be written, and `KeyboardInterrupt` when interrupted.
+    """
+    from lab import catalogue
+    from lab.checking.cell_run import CellRun, Where
+    from lab.errors import ConfigurationError
+
+    suites = suites.resolve()
+    known = catalogue.load(suites)
+    unknown = [name for name in checks if name not in known.checks_by_id]
+    if unknown:
+        raise ConfigurationError(f"no check {unknown[0]!r} in {suites}")
+    where = Where(run=run, attempt=attempt, suites=suites, directory=session.directory)
+    cell_run = CellRun(session, known, where, wanted=frozenset(checks), progress=progress)
+    status = _pytest(suites, checks, cell_run)
+    if cell_run.fault is not None:
+        raise cell_run.fault
+    if cell_run.interrupted:
+        raise KeyboardInterrupt
+    cell_run.write_missing(f"pytest ended with status {status}")
+    if cell_run.fault is not None:
+        raise cell_run.fault
+    return status
+
+
+def _pytest(suites: Path, checks: Sequence[str], run: CellRun) -> int:
+    if not checks:
+        return int(pytest.ExitCode.NO_TESTS_COLLECTED)
+    files = dict.fromkeys(str(suites / name.partition("::")[0]) for name in checks)
+    arguments = ["-c", os.devnull, f"--rootdir={suites}", "--import-mode=importlib", "--disable-plugin-autoload"]
+    arguments += [word for name in _UNNEEDED for word in ("-p", f"no:{name}")]
+    # What pytest prints is in the records and the evidence; the terminal belongs to the run.
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        return int(pytest.main([*arguments, "--continue-on-collection-errors", *files], plugins=[_HandedOver(run)]))
+
+
+def feature_of(check: str, suites: Path) -> str:
+    """The feature that a check belongs to; "unknown" when the suites do not hold it (any more)."""
+    from lab import catalogue
+
+    found = catalogue.load(suites).checks_by_id.get(check)
+    return found.feature if found else "unknown"

@@ -1,0 +1,129 @@
+"""All that an author of checks imports.
+
+    from lab.suite import Guest, check
+
+    @check("boot.core", level="smoke")
+    def test_kernel_is_not_tainted(guest: Guest) -> None:
+        \"\"\"Catches out-of-tree or force-loaded modules and earlier kernel faults.\"\"\"
+        assert guest.check("cat", "/proc/sys/kernel/tainted") == "0"
+
+A check is a function `test_*` in `suites/<suite>/<area>/test_*.py` with exactly this decorator. It may ask for the
+fixtures `guest`, `machine`, `hypervisor`, `reconnect`, `inspect`, `measured` and `evidence`. An assertion that does
+not hold is the product's failure; any other exception that the lab does not know is a bug of the check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import NoReturn, TypeVar
+
+from lab import waiting
+from lab.checking import linux, mark
+from lab.checking.handed import Evidence, Measurements
+from lab.checking.outcomes import Blocked, NotApplicable
+from lab.contracts import (
+    Balloons,
+    Capability,
+    CommandResult,
+    Firmware,
+    HotplugsDisks,
+    HotplugsNics,
+    Hypervisor,
+    InjectsNmi,
+    Machine,
+    MachineState,
+    Pauses,
+    Profile,
+    ResizesDisks,
+    Snapshots,
+    TakesScreenshots,
+)
+from lab.errors import CommandTimedOut, GuestError, GuestUnreachable, HypervisorRefused, NotSupported, WaitedTooLong
+from lab.guests.guest import Guest
+
+__all__ = [
+    "Balloons",
+    "Blocked",
+    "Capability",
+    "CommandResult",
+    "CommandTimedOut",
+    "Evidence",
+    "Firmware",
+    "Guest",
+    "GuestError",
+    "GuestUnreachable",
+    "HotplugsDisks",
+    "HotplugsNics",
+    "Hypervisor",
+    "HypervisorRefused",
+    "InjectsNmi",
+    "Machine",
+    "MachineState",
+    "Measurements",
+    "NotApplicable",
+    "NotSupported",
+    "Pauses",
+    "Profile",
+    "Reconnect",
+    "ResizesDisks",
+    "Snapshots",
+    "TakesScreenshots",
+    "WaitedTooLong",
+    "blocked",
+    "check",
+    "linux",
+    "not_applicable",
+    "unsupported",
+    "waiting",
+    "who_can",
+]
+
+Reconnect = Callable[[float], None]
+"""The fixture `reconnect`: waits until a guest that was off, or was restored, answers again."""
+
+F = TypeVar("F", bound=Callable[..., None])
+T = TypeVar("T")
+
+
+def check(  # noqa: PLR0913 - the one decorator that authors write; everything but the feature by name
+    feature: str,
+    *,
+    level: str = "conformance",
+    cold: bool = False,
+    needs: Collection[Capability] = (),
+    families: tuple[str, ...] = ("linux",),
+    defect: bool = False,
+    timeout_s: float = 120.0,
+) -> Callable[[F], F]:
+    """Mark a test as a check of one feature; every argument must be written out, for the catalogue reads the file.
+
+    `cold`: the machine must have been booted for this cell. `needs`: what the machine must be able to do, else the
+    check is not applicable. `defect`: a seeded defect proves that the check can fail. `timeout_s`: of the whole check.
+    """
+    made = mark.CheckMark(feature, level, cold, frozenset(needs), tuple(families), defect, timeout_s)
+    return lambda function: mark.put(function, made)
+
+
+def not_applicable(reason: str) -> NoReturn:
+    """End the check: this pair cannot have the feature."""
+    raise NotApplicable(reason)
+
+
+def unsupported(reason: str) -> NoReturn:
+    """End the check: host or guest says that it cannot do this."""
+    raise NotSupported(reason)
+
+
+def blocked(reason: str) -> NoReturn:
+    """End the check: something that it stands on failed."""
+    raise Blocked(reason)
+
+
+def who_can(thing: object, protocol: type[T]) -> T:
+    """The machine (or hypervisor) as one that has a capability, which the check named in `needs`.
+
+    Raises `TypeError` when it has not: then the check forgot to say so.
+    """
+    if not isinstance(thing, protocol):
+        raise TypeError(f"name {protocol.__name__} in the check's needs")
+    return thing

@@ -1,0 +1,32 @@
+"""agent.customization: name and identity that the host gave at the first boot are in force."""
+
+from __future__ import annotations
+
+import re
+
+from lab.suite import Guest, check
+
+
+@check("agent.customization", level="smoke")
+def test_host_name_is_the_one_given(guest: Guest) -> None:
+    """Catches a first boot that ignored what the host handed in: every clone would bear the image's name."""
+    running = guest.check("cat", "/proc/sys/kernel/hostname")
+    written = guest.check("cat", "/etc/hostname")
+    expected = guest.cell.guest.replace(".", "-") + "-"
+    assert running.startswith(expected), f"the guest calls itself {running!r}; it was given a name like {expected}..."
+    assert written == running, f"/etc/hostname says {written!r}, the kernel {running!r}"
+
+
+@check("agent.customization", level="smoke")
+def test_machine_id_is_its_own(guest: Guest) -> None:
+    """Catches clones that share the image's machine-id, or have none (machine-id(5): 32 hexadecimal digits)."""
+    machine_id = guest.check("cat", "/etc/machine-id")
+    assert re.fullmatch(r"[0-9a-f]{32}", machine_id), f"/etc/machine-id is {machine_id!r}"
+    assert len(set(machine_id)) > 4, f"/etc/machine-id is {machine_id}, which nobody draws by chance"
+
+
+@check("agent.customization")
+def test_identity_is_given_only_once(guest: Guest) -> None:
+    """Catches keys of other machines or of the image left beside the one that the lab gave."""
+    keys = guest.run("sh", "-c", "ls /etc/ssh/ssh_host_*_key /etc/dropbear/dropbear_*_key 2>/dev/null").out.split()
+    assert len(keys) == 1, f"the guest has {len(keys)} SSH host keys, it was given one: {', '.join(keys) or 'none'}"

@@ -1,0 +1,43 @@
+"""boot.reboot: soft reboots come back."""
+
+from __future__ import annotations
+
+import time
+
+from lab.suite import Guest, Measurements, check, linux
+
+REBOOTS = 2  # more prove more and cost half a minute each under emulation
+BACK_WITHIN_S = 240.0  # three times what Debian needs under emulation on a busy machine
+
+
+@check("boot.reboot", cold=True, timeout_s=900)
+def test_reboots_come_back_clean(guest: Guest, measured: Measurements) -> None:
+    """Catches a reset that hangs or is no reset, lost writes, and file systems that were not unmounted."""
+    linux.sh(guest, "echo before >/root/lab-reboot && sync")
+    boots = [guest.boot_id]
+    for number in range(1, REBOOTS + 1):
+        start = time.monotonic()
+        guest.reboot(timeout_s=BACK_WITHIN_S)
+        took = time.monotonic() - start
+        measured.add(f"reboot_{number}", took, "s", better="lower")
+        boots.append(guest.boot_id)
+        uptime = linux.uptime_s(guest)
+        assert uptime <= took + 5, (
+            f"the guest is up for {uptime:.0f} s, the reboot took {took:.0f} s: it did not reboot"
+        )
+        torn = [line.text for line in linux.kernel_log(guest) if "recover" in line.text and "EXT4-fs" in line.text]
+        assert not torn, f"reboot {number} did not unmount the root file system: {torn[0]}"
+    assert len(set(boots)) == REBOOTS + 1, f"{REBOOTS} reboots and the boot ids {boots}"
+    assert linux.sh(guest, "cat /root/lab-reboot; rm /root/lab-reboot") == "before"
+
+
+@check("boot.reboot", cold=True, timeout_s=400)
+def test_hardware_is_the_same_after_a_reboot(guest: Guest) -> None:
+    """Catches disks that swap places and network cards that change name or address over a reboot."""
+    linux.settle(guest)
+    disks = [(disk.name, disk.size_bytes, disk.serial) for disk in linux.disks(guest)]
+    cards = [(nic.name, nic.mac, nic.drivers) for nic in linux.nics(guest)]
+    guest.reboot(timeout_s=BACK_WITHIN_S)
+    linux.settle(guest)
+    assert [(disk.name, disk.size_bytes, disk.serial) for disk in linux.disks(guest)] == disks
+    assert [(nic.name, nic.mac, nic.drivers) for nic in linux.nics(guest)] == cards

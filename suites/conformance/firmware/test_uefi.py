@@ -1,0 +1,45 @@
+"""firmware.uefi: the guest was started by UEFI and can use its runtime services."""
+
+from __future__ import annotations
+
+from lab.suite import Firmware, Guest, Machine, check, linux, not_applicable
+
+# A GUID of our own, so that no variable of the firmware is touched.
+VARIABLE = "InteropLab-6f0a2f3c-3f7e-4f0e-9d55-1c2b8a5e7d10"
+MOUNT = "/run/lab-efivars"
+
+
+def _only_uefi(machine: Machine) -> None:
+    if machine.spec.profile.firmware is not Firmware.UEFI:
+        not_applicable(f"the profile asks for firmware {machine.spec.profile.firmware}")
+
+
+@check("firmware.uefi", level="smoke")
+def test_uefi_started_the_guest(guest: Guest, machine: Machine) -> None:
+    """Catches a machine that was asked for UEFI and fell back to legacy firmware, or to the wrong word size."""
+    _only_uefi(machine)
+    size = guest.run("cat", "/sys/firmware/efi/fw_platform_size")
+    assert size.status == 0, "there is no /sys/firmware/efi: legacy firmware started the guest"
+    assert size.out == "64", f"the firmware is {size.out} bit"
+
+
+@check("firmware.uefi")
+def test_variables_can_be_written(guest: Guest, machine: Machine) -> None:
+    """Catches a variable store that is missing, read-only or forgets: boot entries and secure boot keys live there."""
+    _only_uefi(machine)
+    # The first four bytes are the variable's attributes: boot and runtime access, not kept over a reset.
+    script = f"""
+    set -e
+    mkdir -p {MOUNT}
+    mount -t efivarfs none {MOUNT}
+    trap 'umount {MOUNT}; rmdir {MOUNT}' EXIT
+    ls {MOUNT} | wc -l
+    printf '\\006\\000\\000\\000lab' >{MOUNT}/{VARIABLE}
+    tail -c 3 {MOUNT}/{VARIABLE}
+    echo
+    chattr -i {MOUNT}/{VARIABLE} 2>/dev/null || true
+    rm {MOUNT}/{VARIABLE}
+    """
+    count, value = linux.sh(guest, script).splitlines()[:2]
+    assert int(count) > 0, "the firmware has no variables at all"
+    assert value == "lab", f"wrote 'lab' into a variable and read {value!r}"

@@ -1,0 +1,38 @@
+"""storage.pv_scsi: a paravirtual SCSI controller carries several disks."""
+
+from __future__ import annotations
+
+from lab.suite import Guest, Machine, check, linux, not_applicable
+
+DRIVERS = {"pvscsi": "vmw_pvscsi", "virtio-scsi": "virtio_scsi", "hyperv": "hv_storvsc"}
+WRITTEN_MIB = 4
+
+
+def _driver(machine: Machine) -> str:
+    model = machine.spec.profile.disk
+    if model not in DRIVERS:
+        not_applicable(f"the profile's disk is {model}, not on a paravirtual SCSI controller")
+    return DRIVERS[model]
+
+
+@check("storage.pv_scsi", level="smoke")
+def test_every_disk_hangs_on_the_controller(guest: Guest, machine: Machine) -> None:
+    """Catches units that the controller does not show, and disks that came by another way."""
+    driver = _driver(machine)
+    found = linux.disks(guest)
+    asked = 1 + (machine.spec.seed is not None) + (machine.spec.data_disk_mib > 0)
+    assert len(found) == asked, f"the machine has {asked} disks, the guest sees {[disk.name for disk in found]}"
+    others = [f"{disk.name} ({', '.join(disk.drivers)})" for disk in found if driver not in disk.drivers]
+    assert not others, f"not on {driver}: {'; '.join(others)}"
+
+
+@check("storage.pv_scsi")
+def test_units_do_not_mix(guest: Guest, machine: Machine) -> None:
+    """Catches commands that reach another unit: data written to one disk must not be on the others."""
+    _driver(machine)
+    disk = linux.data_disk(guest, machine)
+    root = linux.root_disk(guest)
+    before = linux.sh(guest, f"dd if={root.path} bs=1048576 count={WRITTEN_MIB} 2>/dev/null | sha256sum")
+    written, read = linux.write_and_read_back(guest, disk, mib=WRITTEN_MIB)
+    assert read == written, f"what was read from {disk.name} is not what was written"
+    assert before.split()[0] != written, "the root disk holds what was written to the data disk"

@@ -26,7 +26,6 @@ from lab.provisioning.recipes import Recipe
 Progress = Callable[[str], None]
 _TIMEOUT_S = 1800.0
 _SHOWN_LINES = 12
-_EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/lintian/*")
 _SPACE_HINT = "free some space (`lab images list` shows what the cache holds), or point XDG_CACHE_HOME at a larger disk"
 
 
@@ -97,11 +96,10 @@ def _argv(mmdebstrap: str, recipe: Recipe, work: Path) -> list[str]:
         '--aptopt=Acquire::Languages "none"',
         "--dpkgopt=force-unsafe-io",
         "--dpkgopt=force-confold",
-        # Where packages are only unpacked, filtering costs more than it saves, and nothing is taken but by name.
-        *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED if hook == "customize"),
         f"--include={','.join(recipe.packages)}",
-        f'--{hook}-hook=mkdir "$1/lab-kit" "$1/lab-out"',
-        f"--{hook}-hook=tar-in {kit} /lab-kit",
+        '--extract-hook=mkdir "$1/lab-kit" "$1/lab-out"',
+        f"--extract-hook=tar-in {kit} /lab-kit",
+        *(['--extract-hook=sh "$1/lab-kit/prepare.sh" "$1"'] if recipe.prepare else []),
         f"--{hook}-hook={finish}",
         recipe.suite,
         "/dev/null",

@@ -26,7 +26,9 @@ _KEYS = {
     "finish": str,
     "shared": list,
     "files": str,
+    "prepare": str,
 }
+_OPTIONAL = {"prepare"}
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,15 @@ class Recipe:
     kernel_arguments: str
     finish: str  # the script that makes the disk; of this recipe's folder or of a shared one
     shared: tuple[str, ...]  # what it takes from `recipes/shared/`
+    prepare: str  # script that is run before the packages are installed; may be empty
     files: str  # folder that is copied over the tree; of this recipe or `recipes/<other>/files`
 
     def kit(self) -> Iterator[tuple[str, Path]]:
         """Every file that the build needs, as (name in the kit, path), in a stable order."""
         roots = [(name, self.folder.parent / _SHARED / name) for name in self.shared]
         roots.append(("finish.sh", (self.folder / self.finish).resolve()))
+        if self.prepare:
+            roots.append(("prepare.sh", (self.folder / self.prepare).resolve()))
         roots.append(("files", (self.folder / self.files).resolve()))
         for name, root in roots:
             if root.is_file():
@@ -99,12 +104,15 @@ def load(name: str, folder: Path = FOLDER) -> Recipe:
         finish=data["finish"],
         shared=tuple(data["shared"]),
         files=data["files"],
+        prepare=data.get("prepare", ""),
     )
 
 
 def _check(path: Path, data: dict[str, Any]) -> None:
     problems = [f"{key}: unknown key" for key in data if key not in _KEYS]
     for key, kind in _KEYS.items():
+        if key not in data and key in _OPTIONAL:
+            continue
         if key not in data:
             problems.append(f"{key}: missing")
         elif type(data[key]) is not kind:

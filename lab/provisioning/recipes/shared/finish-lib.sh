@@ -81,4 +81,8 @@ make_disk() {
     PATH=$PATH:/usr/sbin:/sbin mke2fs -q -F -t ext4 -b 4096 -L lab-root \
         -O none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum \
         -E lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0 -m 1 -d "$1" "$OUT/disk.raw" "$2M"
+    # Without an initrd the kernel opens these before anything is mounted. In a user namespace mknod is forbidden.
+    printf 'cd /dev\nmknod console c 5 1\nmknod null c 1 3\n' >"$OUT/nodes"
+    PATH=$PATH:/usr/sbin:/sbin debugfs -w -f "$OUT/nodes" "$OUT/disk.raw" >/dev/null 2>&1
+    rm -f "$OUT/nodes"
 }

@@ -37,7 +37,7 @@ def refuses(profile: Profile) -> str | None:
 
 def argv(mark: Mark) -> list[str]:
     """The words with which linux.uml is started in its sandbox."""
-    return [warden.LINK, *_words(mark.spec, base=f"/{BASE}")]
+    return [warden.NAME, *_words(mark.spec, base=f"/{BASE}")]
 
 
 def reproduce(mark: Mark, directory: Directory) -> str:

@@ -41,6 +41,11 @@ def forward(directory: Path, guest_port: int) -> int:
     return known[guest_port]
 
 
+def withhold_restart(directory: Path, *, yes: bool) -> None:
+    """Whether the machine stays off when the guest reboots next."""
+    _ask(directory, {"do": "withhold-restart", "yes": yes})
+
+
 def neighbours(directory: Path) -> tuple[str, ...]:
     """The addresses that answered in the machine's network."""
     return tuple(str(address) for address in _ask(directory, {"do": "neighbours"})["addresses"])

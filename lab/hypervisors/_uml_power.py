@@ -18,7 +18,6 @@ from lab.hypervisors._uml_store import Directory, Holder
 
 START_LIMIT_S = 60.0
 _ABORTED = -6  # SIGABRT: what linux.uml ends itself with when its kernel panics
-_COULD_NOT_RESTART = 1
 _UP = (MachineState.RUNNING, MachineState.PAUSED)
 _log = log.get(__name__)
 
@@ -36,11 +35,9 @@ def state(directory: Directory) -> MachineState:
         if not alive:
             return MachineState.GONE
         return MachineState.PAUSED if directory.paused.exists() else MachineState.RUNNING
-    if ended == _ABORTED:
+    if ended.status == _ABORTED:
         return MachineState.CRASHED
-    # Without its link linux.uml cannot execute itself again: that is how a shutdown ends, see `shut_down`.
-    shut_down = ended == 0 or (ended == _COULD_NOT_RESTART and not directory.link.is_symlink())
-    return MachineState.STOPPED if shut_down else MachineState.GONE
+    return MachineState.STOPPED if ended.status == 0 or ended.restart_withheld else MachineState.GONE
 
 
 def start(directory: Directory) -> None:
@@ -53,7 +50,6 @@ def start(directory: Directory) -> None:
     end(directory)
     mark = directory.read()
     before = directory.console()
-    _link(directory, mark.program)
     _launch(directory)
     directory.keep_ports({22: control.forward(directory.path, 22)} if state(directory) in _UP else {})
     mconsole = directory.path / warden.UMID / "mconsole"
@@ -72,11 +68,6 @@ def start(directory: Directory) -> None:
     # The kernel ran and gave up at once; the console says why, and it is the guest's affair.
 
 
-def _link(directory: Directory, program: str) -> None:
-    directory.link.unlink(missing_ok=True)
-    directory.link.symlink_to(program)
-
-
 def _launch(directory: Directory) -> None:
     mark = directory.read()
     files = {arguments.BASE: mark.base}
@@ -85,6 +76,7 @@ def _launch(directory: Directory) -> None:
     if not Path(mark.program).is_relative_to("/usr"):
         files[mark.program.lstrip("/")] = Path(mark.program)
     orders = {
+        "program": mark.program,
         "argv": arguments.argv(mark),
         "files": {name: str(path) for name, path in files.items()},
         "memory_mib": mark.spec.profile.memory_mib,
@@ -114,13 +106,11 @@ def _launch(directory: Directory) -> None:
 def shut_down(directory: Directory, timeout_s: float) -> None:
     """Press Ctrl-Alt-Del and wait until the guest has shut down. Raises `WaitedTooLong`.
 
-    User-Mode Linux has no power button. Ctrl-Alt-Del makes a guest shut down in good order and then reboot, for
-    which linux.uml executes itself again under the name it was started with: a link, which is taken away before.
+    User-Mode Linux has no power button. Ctrl-Alt-Del makes a guest shut down in good order and then reboot; the
+    warden does not start linux.uml again then.
     """
-    if directory.paused.exists():
-        resume(directory)
-    program = directory.read().program
-    directory.link.unlink(missing_ok=True)
+    resume(directory)
+    control.withhold_restart(directory.path, yes=True)
     try:
         control.mconsole(directory.path, "cad")
         waiting.until(
@@ -130,7 +120,7 @@ def shut_down(directory: Directory, timeout_s: float) -> None:
         )
     except LabError:
         if state(directory) in _UP:
-            _link(directory, program)
+            control.withhold_restart(directory.path, yes=False)
             raise
     if state(directory) is MachineState.GONE:
         raise vanished(directory)
@@ -185,5 +175,5 @@ def vanished(directory: Directory) -> LabError:
     if not directory.exists():
         return HypervisorRefused(f"machine {name!r} is gone: it was destroyed")
     ended = directory.ended()
-    how = "its processes were killed" if ended is None else f"linux.uml ended with status {ended}"
+    how = "its processes were killed" if ended is None else f"linux.uml ended with status {ended.status}"
     return MachineVanished(f"{name} ended unasked: {how}; the end of its console: {directory.last_words()}")

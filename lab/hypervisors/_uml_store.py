@@ -48,6 +48,14 @@ class Holder:
         process.end_by_id(self.pid, self.started)
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How linux.uml ended."""
+
+    status: int  # negative for a signal
+    restart_withheld: bool  # the guest rebooted when the lab wanted it to shut down
+
+
 class Directory:
     """The files of one machine."""
 
@@ -75,11 +83,6 @@ class Directory:
     def paused(self) -> Path:
         """There while the machine stands still."""
         return self.path / "paused"
-
-    @property
-    def link(self) -> Path:
-        """What linux.uml is started as, and executes again when the guest reboots."""
-        return self.path / warden.LINK
 
     def exists(self) -> bool:
         return (self.path / "machine.json").is_file()
@@ -111,10 +114,10 @@ class Directory:
         content = self._json(warden.PROCESS_FILE)
         return None if content is None else Holder(content["pid"], content["started"])
 
-    def ended(self) -> int | None:
-        """With what linux.uml ended, negative for a signal; `None` when it runs or nobody lived to see its end."""
+    def ended(self) -> Ended | None:
+        """How linux.uml ended; `None` when it runs or nobody lived to see its end."""
         content = self._json(warden.ENDED_FILE)
-        return None if content is None else int(content["status"])
+        return None if content is None else Ended(**content)
 
     def ports(self) -> Mapping[int, int]:
         """Port of the guest: port of 127.0.0.1, of those that were asked for since the last start."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
@@ -28,21 +29,25 @@ from lab.hypervisors._uml_relay import Relay
 from lab.process import start_time
 
 PROCESS_FILE = "process.json"  # {"pid", "started"} of the warden, as the host numbers processes
-ENDED_FILE = "ended.json"  # {"status"} of linux.uml, negative for a signal
+ENDED_FILE = "ended.json"  # {"status", "restart_withheld"}: how linux.uml ended, negative for a signal
 CONTROL_SOCKET = "control"
 RESETS_FILE = "resets.json"  # {"resets"} since the start
-LINK = "linux.uml"  # what linux.uml is started as and starts again at a reboot of the guest
 UMID = "uml"
+NAME = "./linux.uml"
+"""What linux.uml is told that it is called. At a reboot of the guest it executes that again, with its descriptors open,
+so that the tap device stays taken and the guest comes back without a network. There is no such file: linux.uml ends
+instead, and the warden starts it anew."""
+_NO_SUCH_FILE = b"Failed to exec kernel"  # its last words then
 _MCONSOLE = f"{UMID}/mconsole"
-_PID_FILE = Path(f"{UMID}/pid")  # written anew whenever linux.uml starts
 _MAX_REQUEST = 4096
-_LOOK_FOR_RESETS_EVERY_S = 0.3  # linux.uml takes longer than that from one start to the next
+_LAST_WORDS = 128  # bytes
 
 
 @dataclass(frozen=True)
 class Orders:
     """What the driver wants."""
 
+    program: str  # path of linux.uml, in the sandbox as on the host
     argv: list[str]  # of linux.uml, paths as in the sandbox
     files: dict[str, str]  # name in the sandbox -> read-only file of the host
     memory_mib: int
@@ -92,6 +97,8 @@ class _Warden:
     def __init__(self, orders: Orders) -> None:
         self._orders = orders
         self._relays: dict[int, Relay] = {}
+        self._withhold_restart = False
+        self._last_words = b""
 
     def run(self) -> None:
         """Never returns."""
@@ -100,26 +107,53 @@ class _Warden:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # linux.uml dumps its whole memory when a guest panics
         control = _control_socket()
         log = BoundedLog(sandbox.MACHINE)
+        child, console = self._start()
+        threading.Thread(target=self._answer, args=(control,), daemon=True).start()
+        _say({"ready": True})
+        with Path("/dev/null").open("r+b") as nothing:
+            for standard in (0, 1, 2):
+                os.dup2(nothing.fileno(), standard)
+        resets = 0
+        while True:
+            status = self._see_to_the_end(child, console, log)
+            wants_restart = status in (0, 1) and _NO_SUCH_FILE in self._last_words
+            if not wants_restart or self._withhold_restart:
+                break
+            resets += 1
+            Path(RESETS_FILE).write_text(json.dumps({"resets": resets}))
+            child, console = self._start()
+        Path(ENDED_FILE).write_text(json.dumps({"status": status, "restart_withheld": wants_restart}))
+        os._exit(0)
+
+    def _start(self) -> tuple[int, int]:
+        """The process of a new linux.uml and the reading end of its console."""
+        shutil.rmtree(UMID, ignore_errors=True)  # or it believes that its name is taken, and chooses another
+        self._last_words = b""
         console, output = os.pipe()
         child = os.posix_spawn(
-            LINK,
+            self._orders.program,
             self._orders.argv,
             {"HOME": "/machine", "TMPDIR": "/dev/shm", **self._orders.environment},  # noqa: S108
             file_actions=[(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)],
         )
         os.close(output)
-        threading.Thread(target=self._answer, args=(control,), daemon=True).start()
-        threading.Thread(target=_count_resets, daemon=True).start()
-        keeping = threading.Thread(target=_keep, args=(console, log), daemon=True)
+        return child, console
+
+    def _see_to_the_end(self, child: int, console: int, log: BoundedLog) -> int:
+        keeping = threading.Thread(target=self._keep, args=(console, log), daemon=True)
         keeping.start()
-        _say({"ready": True})
-        with Path("/dev/null").open("r+b") as nothing:
-            for standard in (0, 1, 2):
-                os.dup2(nothing.fileno(), standard)
         status = _wait_for(child)
-        keeping.join(5.0)
-        Path(ENDED_FILE).write_text(json.dumps({"status": status}))
-        os._exit(0)
+        _end_all_others()  # they hold the console, the disks and the tap device open
+        keeping.join()
+        os.close(console)
+        return status
+
+    def _keep(self, console: int, log: BoundedLog) -> None:
+        while data := os.read(console, 64 << 10):
+            self._last_words = (self._last_words + data)[-_LAST_WORDS:]
+            # A full disk must not stop the guest at its next line of output; what does not fit is lost.
+            with suppress(OSError):
+                log.write(data)
 
     def _forward(self, port: int, listener: socket.socket) -> None:
         relay = Relay(listener, network.GUEST, port)
@@ -150,6 +184,9 @@ class _Warden:
                 return {str(port): relay.port for port, relay in self._relays.items()}
             case "neighbours":
                 return {"addresses": network.neighbours(Path("/proc/net/arp").read_text())}
+            case "withhold-restart":
+                self._withhold_restart = bool(request["yes"])
+                return {}
             case other:
                 raise ValueError(f"unknown request {other!r}")
 
@@ -163,32 +200,21 @@ def _control_socket() -> socket.socket:
     return control
 
 
-def _keep(console: int, log: BoundedLog) -> None:
-    while data := os.read(console, 64 << 10):
-        # A full disk must not stop the guest at its next line of output; what does not fit is lost.
-        with suppress(OSError):
-            log.write(data)
-
-
-def _count_resets() -> None:
-    """A guest that reboots makes linux.uml execute itself again, in the same process; nothing else tells."""
-    seen, starts = None, 0
-    while True:
-        with suppress(FileNotFoundError):
-            now = _PID_FILE.stat()
-            if (now.st_ino, now.st_mtime_ns) != seen:
-                seen = (now.st_ino, now.st_mtime_ns)
-                starts += 1
-                Path(RESETS_FILE).write_text(json.dumps({"resets": starts - 1}))
-        threading.Event().wait(_LOOK_FOR_RESETS_EVERY_S)
-
-
 def _wait_for(child: int) -> int:
     """Reap whatever ends, as process 1 must, until linux.uml itself does; its exit status."""
     while True:
         pid, status = os.wait()
         if pid == child:
             return os.waitstatus_to_exitcode(status)
+
+
+def _end_all_others() -> None:
+    """linux.uml leaves processes behind when it ends badly; -1 is everybody in this process namespace but us."""
+    with suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

@@ -200,7 +200,7 @@ def uptime_s(guest: Guest) -> float:
 
 def set_clock(guest: Guest) -> None:
     """Give the guest the controller's time: a restored one stands at the moment when it was saved."""
-    guest.check("date", "-s", f"@{int(time.time())}")
+    guest.check("date", "-s", f"@{round(time.time())}")
 
 
 def counters(guest: Guest, nic: str) -> tuple[int, int]:
@@ -230,20 +230,25 @@ def settle(guest: Guest, *, timeout_s: float = 120.0) -> None:
     )
 
 
-def write_and_read_back(guest: Guest, disk: Disk, *, mib: int, at_mib: int = 0) -> tuple[str, str]:
-    """Write random data to a disk, past the page cache and back: the digests of what went and of what came."""
+def write_and_read_back(guest: Guest, disk: Disk, *, mib: int, at_mib: int = 0) -> str:
+    """Write random data to a disk, past the page cache and back: nothing, or how what came back differs."""
     script = f"""
     set -e
     data=$(mktemp /tmp/lab-data.XXXXXX)
     trap 'rm -f "$data"' EXIT
     dd if=/dev/urandom of="$data" bs=1048576 count={mib} 2>/dev/null
-    sha256sum <"$data"
+    [ "$(wc -c <"$data")" = {mib << 20} ]
     dd if="$data" of={disk.path} bs=1048576 seek={at_mib} conv=fsync 2>/dev/null
     echo 3 >/proc/sys/vm/drop_caches
-    dd if={disk.path} bs=1048576 skip={at_mib} count={mib} 2>/dev/null | sha256sum
+    dd if={disk.path} bs=1048576 skip={at_mib} count={mib} 2>/dev/null | cmp - "$data" 2>&1 || true
     """
-    written, read = (line.split()[0] for line in sh(guest, script, timeout_s=120.0).splitlines())
-    return written, read
+    return sh(guest, script, timeout_s=120.0)
+
+
+def digest(guest: Guest, disk: Disk, *, mib: int) -> str:
+    """The MD5 sum of the beginning of a disk, read past the page cache; cheap enough for an emulated guest."""
+    read = f"echo 3 >/proc/sys/vm/drop_caches; dd if={disk.path} bs=1048576 count={mib} 2>/dev/null | md5sum"
+    return sh(guest, read, timeout_s=120.0).split()[0]
 
 
 def _words(joined: str) -> tuple[str, ...]:

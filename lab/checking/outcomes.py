@@ -72,7 +72,7 @@ def judge(error: BaseException, *, in_check: bool) -> Judgement:
         case LabError():
             return _judge_lab_error(error, f"{kind}: {reason}", in_check=in_check)
         case AssertionError() if in_check:
-            return Judgement(Outcome.FAILED, Blame.PRODUCT, reason)
+            return Judgement(Outcome.FAILED, Blame.PRODUCT, readable(_said(str(error))))
     # pytest's own outcomes derive from BaseException and are told by name, to not import pytest here.
     if kind == "Skipped":
         return Judgement(Outcome.SKIPPED, reason=reason)
@@ -83,10 +83,19 @@ def judge(error: BaseException, *, in_check: bool) -> Judgement:
 
 
 def _judge_lab_error(error: LabError, reason: str, *, in_check: bool) -> Judgement:
-    outcome = Outcome.FAILED if error.blame in _PRODUCTS_FAULT else Outcome.BROKEN
+    # Whether a hypervisor that cannot even make a machine, or loses one, is at fault, or the machine it runs on, is
+    # not proved by that; what it refuses a machine that runs is its own.
+    not_judged = not isinstance(error, GuestError) and (not in_check or isinstance(error, MachineVanished))
+    outcome = Outcome.FAILED if error.blame in _PRODUCTS_FAULT and not not_judged else Outcome.BROKEN
     guest_is_lost = isinstance(error, GuestError) and not isinstance(error, _GUEST_GOES_ON)
     stops = not in_check or guest_is_lost or isinstance(error, MachineVanished | LabDiskFull)
     return Judgement(outcome, error.blame, readable(reason), stops)
+
+
+def _said(message: str) -> str:
+    """An assertion's own message; what pytest adds behind it (the values compared) is in the evidence."""
+    said = message.partition("\nassert ")[0]
+    return said.strip() or "an assertion without a message"
 
 
 def readable(text: str) -> str:

@@ -15,6 +15,7 @@ from lab.errors import (
     CommandTimedOut,
     ConfigurationError,
     GuestCommandFailed,
+    GuestLoginRefused,
     GuestRebooted,
     GuestUnreachable,
     WaitedTooLong,
@@ -209,7 +210,8 @@ class _ComingBack:
         try:
             guest.channel.reconnect(max(1.0, min(_LOGIN_S, self._deadline - time.monotonic())))
             now = guest.boot_id
-        except (GuestUnreachable, CommandTimedOut, GuestCommandFailed) as reason:
+        except (GuestUnreachable, GuestLoginRefused, CommandTimedOut, GuestCommandFailed) as reason:
+            # An SSH server of the boot that goes down may still greet, and refuse because its files are gone.
             log.debug("guest.not-yet", cell=guest.cell, reason=reason)
             return None
         self._same = now == self._before

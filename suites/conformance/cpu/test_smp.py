@@ -6,7 +6,7 @@ import hashlib
 
 from lab.suite import Guest, Machine, Measurements, check, linux, not_applicable
 
-WORK_MIB = 4
+WORK_MIB = 1
 ROUNDS = 2
 LINE = "interop-lab\n"
 

@@ -11,7 +11,7 @@ from lab.suite import Guest, Measurements, check, linux, not_applicable, waiting
 OFFSET_S = 5.0
 # What NTP can correct: adjtimex(2) takes a frequency of at most 500 ppm (MAXFREQ).
 DRIFT_PPM = 500.0
-DRIFT_OVER_S = 10.0
+DRIFT_OVER_S = 6.0
 TRIES = 7
 
 

@@ -137,11 +137,14 @@ def _refusals(where: str, timeout_s: float, ran_out: threading.Event) -> Iterato
     try:
         yield
     except paramiko.AuthenticationException as reason:
+        # The same class tells that the connection went away meanwhile, as it does while a guest shuts down.
+        if isinstance(reason, paramiko.BadAuthenticationType) or str(reason) == "Authentication failed.":
+            raise GuestLoginRefused(
+                f"SSH on {where} refuses the lab's key", hint="the seed was not applied, or the user has no shell"
+            ) from reason
         if ran_out.is_set() or "timeout" in str(reason).lower():
             raise GuestUnreachable(f"SSH on {where} did not finish the login within {timeout_s:.0f} s") from reason
-        raise GuestLoginRefused(
-            f"SSH on {where} refuses the lab's key", hint="the seed was not applied, or the user has no shell"
-        ) from reason
+        raise GuestUnreachable(f"SSH on {where} broke off during the login") from reason
     except paramiko.ssh_exception.IncompatiblePeer as reason:
         if "host key" in str(reason).lower():
             raise HostKeyChanged(

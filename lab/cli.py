@@ -200,7 +200,7 @@ def verdict(runs: tuple[str, ...], *, cell: str = "*", feature: str = "*", json:
         [_stored(name) for name in runs],
         now=datetime.now(UTC),
         statements=statements.load(_statements_of(directories[-1])),
-        features_of={check.id: check.feature for check in catalogue.checks.values()},
+        features_of={check.id: check.feature for check in catalogue.checks},
     )
     wanted = [each for each in computed if fnmatchcase(each.cell, cell) and fnmatchcase(each.feature, feature)]
     if json:
@@ -266,14 +266,15 @@ def features(suites: Path = Path("suites"), *, json: Json = False) -> ExitCode:
 
     loaded = catalogue.load(suites)
     if json:
-        _print_json(catalogue.as_json(loaded))
+        _print_json(loaded.as_json())
         return ExitCode.AS_EXPECTED
-    counts = dict.fromkeys(loaded.features, 0)
-    for check in loaded.checks.values():
-        counts[check.feature] += 1
     rows = [
-        {"feature": feature.id, "checks": counts[feature.id] or "no check yet", "meaning": feature.meaning}
-        for feature in loaded.features.values()
+        {
+            "feature": feature.id,
+            "checks": len(loaded.checks_of(feature.id)) or "no check yet",
+            "meaning": feature.meaning,
+        }
+        for feature in loaded.features
     ]
     return _show(rows, json=False)
 
@@ -283,7 +284,18 @@ def list_images(*, json: Json = False) -> ExitCode:
     """List the images in the cache of this machine."""
     from lab.provisioning import images as cache
 
-    return _show([dict(entry) for entry in cache.listing()], json=json)
+    rows = [
+        {
+            "image": entry.name,
+            "digest": entry.digest if json else entry.digest[:19],
+            "made": entry.made,
+            "MiB": entry.disk_bytes >> 20,
+            "current": entry.current,
+            "origin": entry.origin,
+        }
+        for entry in cache.listing()
+    ]
+    return _show(rows, json=json)
 
 
 @images.command(name="build")
@@ -299,11 +311,22 @@ def build_image(recipe: str) -> ExitCode:
 
 
 @images.command(name="verify")
-def verify_images() -> ExitCode:
-    """Compare every cached image with its digests, byte for byte."""
+def verify_images(inventory: Path, *, json: Json = False) -> ExitCode:
+    """Compare the cached images of an inventory's guests with their digests, byte for byte."""
+    from lab.errors import ImageError
     from lab.provisioning import images as cache
 
-    return _show([dict(entry) for entry in cache.verify_all()], json=False)
+    rows = []
+    damaged = False
+    for entry in _inventory(inventory).guests.values():
+        try:
+            image = cache.verify(entry.image) if entry.missing() is None else None
+            found = f"whole, {image.digest}" if image else "not in the cache"
+        except ImageError as reason:
+            damaged, found = True, str(reason)
+        rows.append({"guest": entry.name, "image": found})
+    _show(rows, json=json)
+    return ExitCode.LAB_AT_FAULT if damaged else ExitCode.AS_EXPECTED
 
 
 @app.command

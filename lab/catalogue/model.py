@@ -63,6 +63,23 @@ class Catalogue:
     def checks_of(self, feature: str) -> tuple[Check, ...]:
         return tuple(check for check in self.checks if check.feature == feature)
 
+    def as_json(self) -> list[dict[str, object]]:
+        """The document of `lab features --json`."""
+        return [
+            {
+                "id": feature.id,
+                "area": feature.area,
+                "meaning": feature.meaning,
+                "families": list(feature.families),
+                "hypervisors": list(feature.hypervisors),
+                "checks": [
+                    {"id": check.id, "level": check.level, "defect": check.defect}
+                    for check in self.checks_of(feature.id)
+                ],
+            }
+            for feature in self.features
+        ]
+
     def not_applicable(self, check: Check, *, family: str, driver: str) -> str | None:
         """Why this pair cannot have the check's feature at all, or `None`.
 

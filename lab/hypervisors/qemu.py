@@ -21,6 +21,7 @@ from lab.hypervisors import _qemu_warm as warm
 from lab.hypervisors._qemu_machine import QemuMachine
 
 REALNESS = Realness.REAL
+RUNS_HERE = True
 OLDEST = (6, 2)  # the first that takes `-device` as JSON
 _NEEDED_BYTES = 64 << 20  # an overlay grows by what the guest writes; less than this is no start
 

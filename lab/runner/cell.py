@@ -76,7 +76,7 @@ def run(
     work.layout.root.mkdir(parents=True, exist_ok=True)
     handler = log.write_to(work.layout.cell_log)
     start = time.monotonic()
-    note = _Note(work)
+    note = _Note(work, suites)
     try:
         with open_session(
             work.inventory,
@@ -109,8 +109,9 @@ def run(
 class _Note:
     """Builds `cell.json` from what is known when the cell ends."""
 
-    def __init__(self, work: CellWork) -> None:
+    def __init__(self, work: CellWork, suites: Path) -> None:
         self._work = work
+        self._suites = suites
         self.session: CellSession | None = None
         self.realness = work.realness
 
@@ -124,7 +125,7 @@ class _Note:
                 Record(
                     run=self._work.run,
                     cell=self._work.cell.name,
-                    feature=pytest_plugin.feature_of(check),
+                    feature=pytest_plugin.feature_of(check, self._suites),
                     check=check,
                     attempt=self._work.attempt,
                     outcome=Outcome.BROKEN if first else Outcome.BLOCKED,

@@ -60,7 +60,8 @@ def _run(command: Command, tmp_path: Path) -> None:
     path = f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
 
     finished = subprocess.run(
-        ["bash", "-euc", command.words],
+        # The environment that runs the tests, which need not be called .venv.
+        ["bash", "-euc", command.words.replace(".venv/bin/", "")],
         cwd=ROOT,
         env={**os.environ, "PATH": path, "COLUMNS": "120"},
         stdout=subprocess.PIPE,
@@ -125,6 +126,7 @@ def test_the_reference_is_fresh() -> None:
     finished = subprocess.run(
         [sys.executable, "docs/reference/generate.py", "--check"],
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,

@@ -40,7 +40,7 @@ def test_whoever_passes_the_limits_on_functions_says_why(root: Path, lab_modules
 def _silencing_lines(root: Path, modules: Iterable[Path]) -> Iterator[tuple[str, str]]:
     for path in modules:
         for number, line in enumerate((root / path).read_text().splitlines(), start=1):
-            if re.search(r"#\s+no" "qa", line):
+            if re.search(r"#\s+noq[a]", line):
                 yield f"{path}:{number}", line
 
 

@@ -22,7 +22,7 @@ _REPLACEMENT = "\ufffd"
 
 
 def visible(text: str) -> str:
-    """The text with every character that could deceive a reader or break a file shown as a symbol or a code."""
+    """The text with every character that could deceive a reader or break a file shown as a code."""
     return _UNSAFE.sub(_symbol, text)
 
 
@@ -40,10 +40,8 @@ def one_line(text: str, *, at_most: int = 300) -> str:
 
 def _symbol(match: re.Match[str]) -> str:
     code = ord(match[0])
-    if code < 0x20:
-        return chr(0x2400 + code)  # the "control pictures" block
-    if code == 0x7F:
-        return "\u2421"
+    if code < 0x20 or code == 0x7F:
+        return f"<{code:02X}>"
     if 0xD800 <= code <= 0xDFFF or code >= 0xFFFE:
         return _REPLACEMENT
     return f"<U+{code:04X}>"

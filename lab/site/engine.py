@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from lab.contracts import Realness
 from lab.results.plain import one_line, visible
-from lab.site import rows, words
+from lab.site import names, tables, words
+from lab.site.names import root_of
 from lab.site.view import SiteView
 
 if TYPE_CHECKING:
     from markupsafe import Markup
-
-_NOT_IN_A_SLUG = re.compile(r"[^a-z0-9]+")
 
 
 class Pages:
@@ -41,20 +39,19 @@ class Pages:
             mark=mark,
             badge=badge,
             realness_mark=words.REALNESS.__getitem__,
-            expected_mark=words.EXPECTED.__getitem__,
             no_data=words.NO_DATA,
             not_run=words.NOT_RUN,
             moment=words.moment,
             age=words.age,
             plural=words.plural,
             size=size,
-            slug=slug,
+            slug=names.slug,
             visible=lambda text: visible(str(text)),
             one_line=one_line,
-            guest_path=guest_path,
-            feature_path=feature_path,
-            run_path=rows.run_path,
-            evidence_path=rows.evidence_path,
+            guest_path=names.guest_path,
+            feature_path=names.feature_path,
+            run_path=names.run_path,
+            evidence_path=names.evidence_path,
         )
 
     def page(self, path: str, template: str, context: Mapping[str, Any]) -> None:
@@ -76,45 +73,24 @@ class Pages:
         return target
 
 
-def root_of(path: str) -> str:
-    """The way from a page back to the top of the site."""
-    return "../" * path.count("/")
+def safe(markup: str) -> Markup:
+    """Markup that was built by `lab.site.tables` or a template, for use in another template."""
+    from markupsafe import Markup
+
+    return Markup(markup)  # noqa: S704 - both escape every value
 
 
 @lru_cache(maxsize=256)
 def mark(state: words.Mark) -> Markup:
-    """A state as symbol and word; the symbol is not read aloud, because the word says it."""
-    from markupsafe import Markup
-
-    text = '<span class="mark {}"><b aria-hidden="true">{}</b> {}</span>'
-    return Markup(text).format(state.tone, state.symbol, state.word)  # noqa: S704 - the text is a constant
+    """A state as symbol and word."""
+    return safe(tables.mark(state))
 
 
 @lru_cache(maxsize=8)
 def badge(realness: Realness) -> Markup:
     """The badge that says what stood behind the records."""
-    from markupsafe import Markup
-
     state = words.REALNESS[realness]
-    text = '<span class="mark badge {}"><b aria-hidden="true">{}</b> {}</span>'
-    return Markup(text).format(state.tone, state.symbol, state.word)  # noqa: S704 - the text is a constant
-
-
-@lru_cache(maxsize=1024)
-def slug(name: str) -> str:
-    """A name for an anchor: `Guest agent` -> `guest-agent`, `net.pv_nic` -> `net-pv-nic`."""
-    return _NOT_IN_A_SLUG.sub("-", name.lower()).strip("-") or "unnamed"
-
-
-@lru_cache(maxsize=1024)
-def feature_path(feature: str) -> str:
-    """Where the page of a feature lies below the site."""
-    return f"features/{slug(feature)}.html"
-
-
-def guest_path(guest: str) -> str:
-    """Where the page of a guest lies below the site."""
-    return f"guests/{quote(guest)}.html"
+    return safe(tables.mark(replace(state, tone=f"badge {state.tone}")))
 
 
 def size(count: int) -> str:

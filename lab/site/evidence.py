@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from lab.results import layout
 from lab.results.plain import console, one_line, visible
-from lab.results.record import Record
 from lab.results.store import Attempt
-from lab.site import excerpts, phases, rows, words
-from lab.site.engine import Pages
+from lab.site import excerpts, phases, rows, tables, words
+from lab.site.engine import Pages, safe
+from lab.site.names import evidence_path, root_of
 from lab.site.view import AttemptView, CellView
 
 MOST_FILES = 50
@@ -24,19 +23,11 @@ _PICTURES = {".png"}
 Pairs = list[tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class Picture:
-    """An image of a page."""
-
-    src: str
-    alt: str
-
-
 def write(pages: Pages, cell: CellView, view: AttemptView) -> None:
     """Write the page with copies of its logs beside it. Raises `OSError`."""
     attempt, document = view.attempt, view.document
     number = attempt.layout.number
-    path = rows.evidence_path((view.run.id, cell.cell.name, number))
+    path = evidence_path(view.run.id, cell.cell.name, number)
     writer = _Beside(pages, path)
     logs = [
         ("Console", "console", *writer.log(attempt.layout.console, "console")),
@@ -59,12 +50,10 @@ def write(pages: Pages, cell: CellView, view: AttemptView) -> None:
             "state": state,
             "blame": document.blame.value if document and document.blame.value != "none" else "",
             "reason": one_line(document.reason, at_most=rows.LONGEST_REASON) if document else "",
-            "rows": [
-                (record.feature, rows.record_row(record), _of_record(record, files)) for record in attempt.records
-            ],
-            "phases": writer.picture(timed) if timed else None,
+            "rows": safe(_records(attempt, files, root_of(path))),
+            "phases": safe(phases.picture(timed)) if timed else None,
             "logs": logs,
-            "facts": _facts(attempt),
+            "facts": [(title, safe(tables.facts(found))) for title, found in _facts(attempt)],
             "command": visible(document.command) if document else "",
             "reproduce": writer.text(attempt.layout.reproduce),
             "files": list(files.values()),
@@ -100,10 +89,6 @@ class _Beside:
         except FileNotFoundError:
             return ""
 
-    def picture(self, timed: Mapping[str, float]) -> Picture:
-        self._target("phases.svg").write_text(phases.picture(timed), encoding="utf-8")
-        return Picture(self._href("phases.svg"), phases.description(timed))
-
     def files(self, view: AttemptView, attempt: Attempt) -> dict[str, tuple[str, str]]:
         """Copies of what the checks kept: path below the run -> (name, link)."""
         root = view.run.layout.root
@@ -131,8 +116,14 @@ def attempt_mark(attempt: Attempt) -> words.Mark:
     return words.OUTCOMES[document.outcome] if document.outcome else words.NO_DATA
 
 
-def _of_record(record: Record, files: Mapping[str, tuple[str, str]]) -> list[tuple[str, str]]:
-    return [files[relative] for relative in record.evidence if relative in files]
+def _records(attempt: Attempt, files: Mapping[str, tuple[str, str]], root: str) -> str:
+    shown = [(record.feature, rows.record_row(record)) for record in attempt.records]
+    kept = {
+        visible(record.check): [files[relative] for relative in record.evidence if relative in files]
+        for record in attempt.records
+        if record.evidence
+    }
+    return tables.records(shown, kept, root)
 
 
 def _facts(attempt: Attempt) -> list[tuple[str, Pairs]]:

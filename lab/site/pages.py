@@ -16,10 +16,21 @@ from lab.results.layout import RUN_ID
 from lab.results.statements import Expected
 from lab.results.store import Run
 from lab.results.verdicts import Observed, Verdict, Word
-from lab.site import evidence, rows, run_page, words
-from lab.site.engine import Pages, feature_path, guest_path, root_of, slug
+from lab.site import evidence, rows, run_page, tables, words
+from lab.site.engine import Pages, safe
+from lab.site.names import evidence_path, feature_path, guest_path, root_of, slug
 from lab.site.swap import replacing
-from lab.site.view import OTHER_AREA, CatalogueLike, CellView, FeatureLike, SiteView, gather, summary
+from lab.site.view import (
+    OTHER_AREA,
+    CatalogueLike,
+    CellView,
+    FeatureLike,
+    SiteView,
+    Square,
+    gather,
+    shown_mark,
+    summary,
+)
 from lab.site.words import EXPECTED, NO_DATA, OBSERVED, VERDICTS, Mark
 
 MOST_CELLS_ON_INDEX = 400
@@ -80,6 +91,7 @@ def _index(pages: Pages) -> None:
             "sections": sections,
             "by_cell": len(site.cells) <= MOST_CELLS_ON_INDEX,
             "areas": list(site.areas),
+            "area_square": _area_square,
             "hosts": {realness: sorted({cell.cell.host for cell in cells}) for realness, cells in sections},
             "guests": {realness: _guests_by_host(cells) for realness, cells in sections},
         },
@@ -91,13 +103,32 @@ def _by_realness(cells: Sequence[CellView]) -> list[tuple[Realness, list[CellVie
     return [(realness, found) for realness, found in grouped if found]
 
 
-def _guests_by_host(cells: Sequence[CellView]) -> list[tuple[str, list[Any]]]:
+def _guests_by_host(cells: Sequence[CellView]) -> list[tuple[str, Any]]:
     by_pair: dict[tuple[str, str], list[Verdict]] = {}
     for cell in cells:
         by_pair.setdefault((cell.cell.guest, cell.cell.host), []).extend(cell.verdicts.values())
     hosts = sorted({host for _, host in by_pair})
     guests = sorted({guest for guest, _ in by_pair})
-    return [(guest, [summary(by_pair.get((guest, host), ())) for host in hosts]) for guest in guests]
+    anchor = cells[0].realness
+    return [
+        (
+            guest,
+            safe(
+                "".join(
+                    _square(summary(by_pair.get((guest, host), ())), f"{guest_path(guest)}#{anchor}") for host in hosts
+                )
+            ),
+        )
+        for guest in guests
+    ]
+
+
+def _square(of: Square, href: str) -> str:
+    return tables.square(of.mark, href if of.detail else "", of.detail)
+
+
+def _area_square(cell: CellView, area: str, root: str) -> Any:
+    return safe(_square(cell.squares[area], f"{root}{cell.path}#{slug(area)}"))
 
 
 def _with_checks(site: SiteView) -> int:
@@ -109,7 +140,6 @@ def _guests(pages: Pages) -> None:
     for cell in pages.site.cells:
         by_guest.setdefault(cell.cell.guest, []).append(cell)
     order = [feature for features in pages.site.areas.values() for feature in features]
-    squares = _Squares()
     for guest, cells in by_guest.items():
         sections = []
         for realness, found in _by_realness(cells):
@@ -123,34 +153,19 @@ def _guests(pages: Pages) -> None:
             "areas": list(pages.site.areas),
             "sections": sections,
             "columns": MOST_COLUMNS,
-            "verdict_square": squares.square,
+            "verdict_square": _verdict_square,
+            "area_square": _area_square,
         }
         pages.page(guest_path(guest), "guest.html.j2", context)
 
 
-class _Squares:
-    """The squares of the matrix of features; there are many, and few kinds of them."""
-
-    def square(self, cell: CellView, feature: str) -> Any:
-        from markupsafe import Markup
-
-        verdict = cell.verdicts.get(feature)
-        if verdict is None:
-            text = '<td class="none"><span><b aria-hidden="true">{}</b> {}</span></td>'
-            return Markup(text).format(NO_DATA.symbol, NO_DATA.word)  # noqa: S704 - the text is a constant
-        shown = shown_mark(verdict)
-        tags = [name for name, is_so in (("flaky", verdict.flaky), ("stale", verdict.stale)) if is_so]
-        tags += ["known issue"] if verdict.known_issue else []
-        text = '<td class="{}"><a href="../{}#{}"><b aria-hidden="true">{}</b> {}<small>{}</small></a></td>'
-        return Markup(text).format(  # noqa: S704 - the text is a constant
-            shown.tone, cell.path, slug(feature), shown.symbol, shown.word, ", ".join(tags)
-        )
-
-
-def shown_mark(verdict: Verdict) -> Mark:
-    """The one mark for a verdict where there is room for one: what was seen, unless something is worse."""
-    loud = verdict.word in (Word.REGRESSION, Word.BROKEN_CLAIM)
-    return VERDICTS[verdict.word] if loud else OBSERVED[verdict.observed]
+def _verdict_square(cell: CellView, feature: str) -> Any:
+    verdict = cell.verdicts.get(feature)
+    if verdict is None:
+        return safe(tables.square(NO_DATA, "", ""))
+    tags = [name for name, is_so in (("flaky", verdict.flaky), ("stale", verdict.stale)) if is_so]
+    tags += ["known issue"] if verdict.known_issue else []
+    return safe(tables.square(shown_mark(verdict), f"../{cell.path}#{slug(feature)}", ", ".join(tags)))
 
 
 def _cells(pages: Pages) -> None:
@@ -164,8 +179,12 @@ def _cells(pages: Pages) -> None:
             "title": f"{cell.cell.name} ({cell.realness})",
             "nav": "Matrix",
             "cell": cell,
-            "rows": [(area, features) for area, features in by_area if features],
-            "facts": _versions(cell),
+            "rows": safe(
+                tables.areas(
+                    [(area, features) for area, features in by_area if features], root_of(cell.path), pages.site.now
+                )
+            ),
+            "facts": safe(tables.facts(_versions(cell))),
             "silent": silent.part(cell),
             "attempt_mark": evidence.attempt_mark,
         }
@@ -196,8 +215,6 @@ class _Silent:
         self._parts: dict[tuple[str, frozenset[str]], Any] = {}
 
     def part(self, cell: CellView) -> Any:
-        from markupsafe import Markup
-
         site = self._pages.site
         key = (root_of(cell.path), frozenset(cell.verdicts))
         if key not in self._parts:
@@ -205,7 +222,7 @@ class _Silent:
                 (feature, feature.id in site.checks_of) for feature in site.features if feature.id not in cell.verdicts
             ]
             text = self._pages.render(cell.path, "silent.html.j2", {"features": silent}) if silent else ""
-            self._parts[key] = Markup(text)  # noqa: S704 - it comes out of an escaping template
+            self._parts[key] = safe(text)
         return self._parts[key]
 
 
@@ -263,7 +280,8 @@ def _feature(pages: Pages, feature: FeatureLike) -> None:
         of_kind = [(cell, verdict) for cell, verdict in known if cell.realness is realness]
         of_kind.sort(key=lambda pair: tuple(Word).index(pair[1].word))
         if of_kind:
-            sections.append((realness, [_feature_row(cell, verdict) for cell, verdict in of_kind]))
+            shown = [_feature_row(cell, verdict, site.now) for cell, verdict in of_kind[:MOST_ROWS_OF_A_FEATURE]]
+            sections.append((realness, len(of_kind), safe("".join(shown)), len(of_kind) - len(shown)))
     context = {
         "title": feature.id,
         "nav": "Features",
@@ -275,11 +293,12 @@ def _feature(pages: Pages, feature: FeatureLike) -> None:
     pages.page(feature_path(feature.id), "feature.html.j2", context)
 
 
-def _feature_row(cell: CellView, verdict: Verdict) -> tuple[CellView, Verdict, Mark, Mark, Mark, str]:
+def _feature_row(cell: CellView, verdict: Verdict, now: datetime) -> str:
     decided = [state.judged.decided_by for state in verdict.checks if state.judged.decided_by]
     worst = max(decided, key=lambda record: record.outcome.badness, default=None)
-    href = rows.evidence_path((worst.run, worst.cell, worst.attempt)) if worst else ""
-    return cell, verdict, OBSERVED[verdict.observed], VERDICTS[verdict.word], EXPECTED[verdict.expected], href
+    log = evidence_path(worst.run, worst.cell, worst.attempt) if worst else ""
+    marks = (OBSERVED[verdict.observed], VERDICTS[verdict.word], EXPECTED[verdict.expected])
+    return tables.cell_of_feature(verdict, (cell.path, log), marks, now)
 
 
 def _legend(pages: Pages) -> None:

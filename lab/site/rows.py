@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from lab.contracts import Realness
 from lab.results.plain import one_line, visible
 from lab.results.record import Outcome, Record
-from lab.results.store import Run
 from lab.results.verdicts import CheckState, Verdict
 from lab.site import words
+from lab.site.names import evidence_path
 from lab.site.words import EXPECTED, NOT_RUN, OBSERVED, OUTCOMES, VERDICTS, Mark
 
 LONGEST_REASON = 600
@@ -56,17 +57,6 @@ class FeatureRow:
     checks: tuple[CheckRow, ...]
 
 
-def evidence_path(record_or_attempt: tuple[str, str, int]) -> str:
-    """Where the evidence page of (run, cell, attempt) lies below the site."""
-    run, cell, number = record_or_attempt
-    return f"runs/{run}/{cell}/attempt-{number}.html"
-
-
-def run_path(run: Run) -> str:
-    """Where the page of a run lies below the site."""
-    return f"runs/{run.id}/index.html"
-
-
 def feature_row(verdict: Verdict) -> FeatureRow:
     """The row of a feature in a cell."""
     return FeatureRow(
@@ -89,12 +79,12 @@ def _check_row(state: CheckState) -> CheckRow:
 def record_row(record: Record, all_attempts: Sequence[Record] = (), *, flaky: bool = False) -> CheckRow:
     """The row of one record; the attempts are listed when there was more than one."""
     tried = tuple(
-        Tried(each.attempt, OUTCOMES[each.outcome], evidence_path((each.run, each.cell, each.attempt)))
+        Tried(each.attempt, OUTCOMES[each.outcome], evidence_path(each.run, each.cell, each.attempt))
         for each in all_attempts
     )
     return CheckRow(
         check=visible(record.check),
-        sentence=one_line(words.sentence(record.check), at_most=160),
+        sentence=_sentence(record.check),
         mark=OUTCOMES[record.outcome],
         blame="" if record.outcome is Outcome.PASSED or record.blame.value == "none" else record.blame.value,
         reason=one_line(record.reason, at_most=LONGEST_REASON),
@@ -103,9 +93,14 @@ def record_row(record: Record, all_attempts: Sequence[Record] = (), *, flaky: bo
         warm=record.warm,
         when=record.started,
         run=record.run,
-        href=evidence_path((record.run, record.cell, record.attempt)),
+        href=evidence_path(record.run, record.cell, record.attempt),
         tried=tried if len(tried) > 1 or flaky else (),
     )
+
+
+@lru_cache(maxsize=4096)
+def _sentence(check: str) -> str:
+    return one_line(words.sentence(check), at_most=160)
 
 
 def _measured(record: Record) -> Iterable[str]:
@@ -116,7 +111,7 @@ def _measured(record: Record) -> Iterable[str]:
 def _never_run(check: str) -> CheckRow:
     return CheckRow(
         check=visible(check),
-        sentence=one_line(words.sentence(check), at_most=160),
+        sentence=_sentence(check),
         mark=NOT_RUN,
         blame="",
         reason=NOT_RUN.meaning,

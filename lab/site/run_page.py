@@ -11,8 +11,9 @@ from lab.results import diff
 from lab.results.plain import one_line
 from lab.results.record import Outcome, Record
 from lab.results.store import Attempt, CellResult, Planned, Run
-from lab.site import evidence, rows, words
-from lab.site.engine import Pages
+from lab.site import evidence, rows, tables, words
+from lab.site.engine import Pages, safe
+from lab.site.names import evidence_path, run_path
 from lab.site.words import CHANGES, NOT_RUN, OUTCOMES, Mark
 
 
@@ -69,11 +70,11 @@ def _write(pages: Pages, run: Run, before: Run | None) -> None:
         "ended": _ended(run),
         "outcomes": _outcomes(run.records(), sum(len(row.never_run) for _, of_kind in by_realness for row in of_kind)),
         "problems": run.problems(),
-        "facts": evidence.pairs(facts),
+        "facts": safe(tables.facts(evidence.pairs(facts))),
         "sections": by_realness,
         "excluded": [planned for planned in run.planned() if planned.excluded is not None],
     }
-    pages.page(rows.run_path(run), "run.html.j2", context)
+    pages.page(run_path(run), "run.html.j2", context)
 
 
 def _attempts(run: Run) -> Iterable[Attempt]:
@@ -136,7 +137,7 @@ def _row(run: Run, result: CellResult, attempts: Sequence[Attempt], planned: Pla
         never_run=tuple(check for check in (planned.checks if planned else ()) if check not in done),
         outcomes=tuple(_outcomes(records)),
         attempts=tuple(
-            (attempt.layout.number, rows.evidence_path((run.id, name, attempt.layout.number))) for attempt in attempts
+            (attempt.layout.number, evidence_path(run.id, name, attempt.layout.number)) for attempt in attempts
         ),
     )
 

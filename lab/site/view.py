@@ -15,10 +15,9 @@ from lab.results.documents import CellDocument
 from lab.results.statements import Statements
 from lab.results.store import Attempt, Run
 from lab.results.verdicts import Observed, Verdict, Word
-from lab.site.words import NO_DATA, OBSERVED, VERDICTS, Mark
+from lab.site.words import NO_DATA, OBSERVED, VERDICTS, Mark, plural
 
 OTHER_AREA = "Not in the catalogue"
-_WORST_FIRST = (Observed.BROKEN, Observed.PARTIAL, Observed.UNKNOWN, Observed.WORKS, Observed.NOT_APPLICABLE)
 
 
 class FeatureLike(Protocol):
@@ -178,24 +177,46 @@ def gather(runs: Iterable[Run], catalogue: CatalogueLike, statements: Statements
     )
 
 
+def shown_mark(verdict: Verdict) -> Mark:
+    """The one mark for a verdict where there is room for one: what was seen, unless the verdict says more."""
+    if verdict.word in (Word.REGRESSION, Word.BROKEN_CLAIM):
+        return VERDICTS[verdict.word]
+    if verdict.observed is Observed.NOT_APPLICABLE and verdict.word is Word.DOCUMENTED_GAP:
+        return VERDICTS[verdict.word]
+    return OBSERVED[verdict.observed]
+
+
+_WORST_FIRST = (
+    VERDICTS[Word.REGRESSION],
+    VERDICTS[Word.BROKEN_CLAIM],
+    OBSERVED[Observed.BROKEN],
+    OBSERVED[Observed.PARTIAL],
+    OBSERVED[Observed.UNKNOWN],
+    OBSERVED[Observed.WORKS],
+    VERDICTS[Word.DOCUMENTED_GAP],
+    OBSERVED[Observed.NOT_APPLICABLE],
+)
+
+
 def summary(of: Iterable[Verdict]) -> Square:
     """One square for several features: the worst of them, and how many of the judged ones work."""
     found = list(of)
-    counts = Counter(verdict.observed for verdict in found)
-    if not counts:
+    if not found:
         return Square(NO_DATA, "")
-    regressed = sum(verdict.word is Word.REGRESSION for verdict in found)
-    worst = next(observed for observed in _WORST_FIRST if counts[observed])
-    mark = VERDICTS[Word.REGRESSION] if regressed else OBSERVED[worst]
+    shown = {shown_mark(verdict) for verdict in found}
+    counts = Counter(verdict.observed for verdict in found)
     judged = counts[Observed.WORKS] + counts[Observed.PARTIAL] + counts[Observed.BROKEN]
-    parts = []
-    if judged:
-        parts.append(f"{counts[Observed.WORKS]} of {judged} work")
-    if counts[Observed.UNKNOWN]:
-        parts.append(f"{counts[Observed.UNKNOWN]} unknown")
-    if counts[Observed.NOT_APPLICABLE]:
-        parts.append(f"{counts[Observed.NOT_APPLICABLE]} n/a")
-    return Square(mark, ", ".join(parts))
+    if not judged:
+        return Square(_worst(shown), plural(len(found), "feature"))
+    parts = [f"{counts[Observed.WORKS]} of {judged} work"]
+    parts += [f"{counts[Observed.UNKNOWN]} unknown"] if counts[Observed.UNKNOWN] else []
+    flaky = sum(verdict.flaky for verdict in found)
+    parts += [f"{flaky} flaky"] if flaky else []
+    return Square(_worst(shown), ", ".join(parts))
+
+
+def _worst(marks: set[Mark]) -> Mark:
+    return next(mark for mark in _WORST_FIRST if mark in marks)
 
 
 def _attempts(runs: Sequence[Run]) -> dict[tuple[str, Realness], list[AttemptView]]:

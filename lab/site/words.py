@@ -86,7 +86,7 @@ CHANGES: Mapping[Change, Mark] = {
 
 def moment(when: datetime) -> str:
     """A time for people, in UTC."""
-    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{when.astimezone(UTC).isoformat(' ', 'minutes')[:16]} UTC"
 
 
 def age(when: datetime, now: datetime) -> str:

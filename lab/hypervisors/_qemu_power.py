@@ -87,7 +87,9 @@ def seed_commands(mark: Mark, directory: Directory) -> list[list[str]]:
 
 def overlay_command(backing: Path, backing_format: str, overlay: Path) -> list[str]:
     """A writable layer on a disk that nobody writes to; JSON keeps a comma or a colon in the path what it is."""
-    base = json.dumps({"driver": backing_format, "file": {"driver": "file", "filename": str(backing.resolve())}})
+    # Nobody writes to it, so QEMU need not lock it; User-Mode Linux holds locks that QEMU takes for a writer's.
+    file = {"driver": "file", "filename": str(backing.resolve()), "locking": "off"}
+    base = json.dumps({"driver": backing_format, "file": file})
     return ["qemu-img", "create", "-q", "-f", "qcow2", "-b", f"json:{base}", "-F", backing_format, str(overlay)]
 
 

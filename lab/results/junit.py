@@ -8,7 +8,7 @@ counts, so that a retry hides nothing. The elements are those that Jenkins and G
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
@@ -151,15 +151,20 @@ def _properties(run: Run, group: _Group) -> dict[str, str]:
             "hypervisor.accelerator": host.accelerator,
             "hypervisor.cpu_model": host.cpu_model,
         }
-    found |= {f"guest.{key}": str(value) for key, value in (document.guest or {}).items() if _is_plain(value)}
+    found |= dict(_plain_facts("guest", document.guest or {}))
     if document.image:
         found |= {"image": document.image.name, "image.digest": document.image.digest}
     found["command"] = document.command
     return {visible(name): value for name, value in found.items() if value}
 
 
-def _is_plain(value: object) -> bool:
-    return isinstance(value, str | int | float | bool)
+def _plain_facts(name: str, value: object) -> Iterator[tuple[str, str]]:
+    """Texts and numbers of nested facts, each with its whole name; lists are too long for properties."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _plain_facts(f"{name}.{key}", inner)
+    elif isinstance(value, str | int | float):
+        yield name, str(value)
 
 
 def _counts(cases: Sequence[ET.Element]) -> dict[str, str]:

@@ -261,13 +261,14 @@ def pair_key(document: CellDocument) -> PairKey:
     return PairKey(
         hypervisor=hypervisor,
         host_release=release,
-        guest=_text(guest, "os_id"),
-        guest_release=_text(guest, "os_version"),
-        arch=_text(guest, "arch"),
+        guest=_text(guest, "os", "id"),
+        guest_release=_text(guest, "os", "version"),
+        arch=_text(guest, "kernel", "arch"),
         mode=str(document.profile.get("firmware", "")),
     )
 
 
-def _text(facts: Mapping[str, Any], key: str) -> str:
-    value = facts.get(key)
+def _text(facts: Mapping[str, Any], group: str, key: str) -> str:
+    found = facts.get(group)
+    value = found.get(key) if isinstance(found, dict) else None
     return value if isinstance(value, str) else ""

@@ -18,6 +18,7 @@ from lab.site.view import AttemptView, CellView
 MOST_FILES = 50
 LARGEST_FILE = 4 << 20
 LONGEST_REPRODUCE = 16 << 10
+MOST_PARTS = 60  # of a list of facts
 # What a browser shows as a picture; everything else is handed out as plain text, whatever it calls itself.
 _PICTURES = {".png"}
 Pairs = list[tuple[str, str]]
@@ -147,10 +148,18 @@ def pairs(facts: Mapping[str, Any]) -> Pairs:
 
 def _pairs(facts: Mapping[str, Any], before: str, depth: int) -> Iterable[tuple[str, str]]:
     for key, value in facts.items():
-        name = one_line(f"{before}{key}", at_most=80)
+        name = one_line(f"{before}{key}".replace("_", " "), at_most=80)
         if isinstance(value, dict) and depth < 3:
             yield from _pairs(value, f"{name} · ", depth + 1)
         elif isinstance(value, list | tuple) and value:
-            yield name, one_line(", ".join(str(part) for part in value[:40]), at_most=1000)
+            yield name, one_line("; ".join(_flat(part) for part in value[:MOST_PARTS]), at_most=2000)
         elif value is not None and value not in ("", [], {}):
-            yield name.replace("_", " "), one_line(str(value), at_most=1000)
+            yield name, one_line(str(value), at_most=1000)
+
+
+def _flat(part: object) -> str:
+    """An entry of a list of facts: of an object its values that are there, with their names where needed."""
+    if not isinstance(part, dict):
+        return str(part)
+    told = [(key, value) for key, value in part.items() if value not in (None, "", [], {})]
+    return ", ".join(str(value) if isinstance(value, str) else f"{key} {value}" for key, value in told)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -199,12 +199,17 @@ def _versions(cell: CellView) -> evidence.Pairs:
     found = {
         "Hypervisor": " ".join(word for word in (host.product, host.version, host.accelerator) if word) if host else "",
         "Processor model": host.cpu_model if host else "",
-        "Guest": guest.get("os_name", ""),
-        "Kernel": guest.get("kernel", ""),
+        "Guest": _fact(guest, "os", "name"),
+        "Kernel": _fact(guest, "kernel", "release"),
         "Image": document.image.name if document.image else "",
         "Digest": document.image.digest if document.image else "",
     }
     return evidence.pairs(found)
+
+
+def _fact(facts: Mapping[str, Any], group: str, key: str) -> object:
+    found = facts.get(group)
+    return found.get(key) if isinstance(found, dict) else None
 
 
 class _Silent:

@@ -56,14 +56,12 @@ QEMU = HostDocument(
 )
 UML = HostDocument(product="User-Mode Linux", version="6.1.42", build="Debian 6.1-2um-1+b1")
 DEBIAN = {
-    "os_id": "debian",
-    "os_name": "Debian GNU/Linux 12 (bookworm)",
-    "os_version": "12",
-    "kernel": "6.1.0-41-amd64",
-    "arch": "x86_64",
-    "init": "systemd 252",
-    "clocksource": "tsc",
-    "processors": 2,
+    "hostname": "debian-12-5f1c",
+    "firmware": "bios",
+    "os": {"id": "debian", "name": "Debian GNU/Linux 12 (bookworm)", "version": "12", "init": "systemd"},
+    "kernel": {"release": "6.1.0-41-amd64", "arch": "x86_64", "modules": ["virtio_net", "virtio_blk"]},
+    "cpu": {"count": 1, "model": "QEMU TCG CPU version 2.5+", "flags": ["fpu", "sse2"]},
+    "disks": [{"name": "vda", "size_bytes": 2147483648, "driver": "virtio_blk", "read_only": False}],
 }
 
 

@@ -12,6 +12,7 @@ from lab.hypervisors import _uml_warden as warden
 from lab.hypervisors._uml_store import Directory, Mark
 
 BASE = "images/base.raw"  # in the sandbox; must lie in a folder, or linux.uml fails to name it in the COW header
+DISK_SLOTS = range(3, 8)  # for disks that come later: linux.uml has ubd0 to ubd7; root, seed, data have theirs
 PRELOAD = "images/ptrace.so"
 
 # Words of an image's kernel arguments that linux.uml would take for its own (its `--help`), some of which name
@@ -50,9 +51,9 @@ def reproduce(mark: Mark, directory: Directory) -> str:
     preload = [f"export LD_PRELOAD={shlex.quote(str(mark.preload))}"] if mark.preload else []
     inside = "; ".join(
         (
-            f"ip tuntap add {network.TAP} mode tap",
-            f"ip address add {network.GATEWAY}/{network.PREFIX} dev {network.TAP}",
-            f"ip link set {network.TAP} up",
+            f"ip tuntap add {network.tap(0)} mode tap",
+            f"ip address add {network.GATEWAY}/{network.PREFIX} dev {network.tap(0)}",
+            f"ip link set {network.tap(0)} up",
             "exec " + shlex.join(line),
         )
     )
@@ -76,8 +77,8 @@ def _words(spec: MachineSpec, *, base: str) -> list[str]:
     if spec.seed is not None:
         disks.append("ubd1r=seed.raw")
     if spec.data_disk_mib:
-        # The number of a disk is its letter: without a seed the data disk is still the third. "t": discard works.
-        disks.append("ubd2t=data.raw")
+        # The number of a disk is its letter: without a seed the data disk is still the third.
+        disks.append("ubd2=data.raw")
     own = [word for word in spec.image.kernel_arguments.split() if not _NOT_FOR_UML.match(word)]
     return [
         f"mem={spec.profile.memory_mib}M",
@@ -89,7 +90,7 @@ def _words(spec: MachineSpec, *, base: str) -> list[str]:
         "con=null",
         "con0=null,fd:1",
         "ssl=null",
-        f"vec0:transport=tap,ifname={network.TAP},mac={mac_of(spec.name)}",
+        f"vec0:transport=tap,ifname={network.tap(0)},mac={mac_of(spec.name)}",
         f"lab.ip={network.GUEST}/{network.PREFIX},{network.GATEWAY}",
         *own,
     ]

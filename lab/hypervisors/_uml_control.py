@@ -31,6 +31,11 @@ def mconsole(directory: Path, command: str, *, timeout_s: float = 10.0) -> str:
     return str(answer["text"])
 
 
+def kernel_runs(directory: Path) -> bool:
+    """Whether the kernel got as far as its management console."""
+    return bool(_ask(directory, {"do": "kernel-runs"})["runs"])
+
+
 def forward(directory: Path, guest_port: int) -> int:
     """The port of 127.0.0.1 that leads to that port of the guest; made when it is not there yet."""
     known = {int(guest): int(here) for guest, here in _ask(directory, {"do": "forwards"}).items()}

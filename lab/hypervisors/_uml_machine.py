@@ -8,6 +8,7 @@ from lab.contracts import Endpoint, MachineSpec, MachineState
 from lab.errors import HypervisorRefused
 from lab.hypervisors import _uml_arguments as arguments
 from lab.hypervisors import _uml_control as control
+from lab.hypervisors import _uml_plugs as plugs
 from lab.hypervisors import _uml_power as power
 from lab.hypervisors import _uml_snapshots as snapshots
 from lab.hypervisors._uml_store import Directory
@@ -110,3 +111,19 @@ class UmlMachine:
 
     def snapshots_hold_memory(self) -> bool:
         return False
+
+    def attach_disk(self, name: str, size_mib: int) -> None:
+        """Raises `HypervisorRefused`, `LabDiskFull`."""
+        plugs.attach_disk(self._directory, name, size_mib)
+
+    def detach_disk(self, name: str) -> None:
+        """Raises `HypervisorRefused` when the guest does not let go of it."""
+        plugs.detach(self._directory, "disk", name)
+
+    def attach_nic(self, name: str, mac: str) -> None:
+        """Raises `HypervisorRefused`."""
+        plugs.attach_nic(self._directory, name, mac)
+
+    def detach_nic(self, name: str) -> None:
+        """Raises `HypervisorRefused`."""
+        plugs.detach(self._directory, "nic", name)

@@ -18,7 +18,8 @@ from pathlib import Path
 GATEWAY = "192.168.64.1"
 GUEST = "192.168.64.2"
 PREFIX = 24
-TAP = "lab0"
+TAPS = 4
+"""How many tap devices a machine's namespace has: one for its own card, the rest for cards that come later."""
 
 _NEW_MOUNTS, _NEW_IPC, _NEW_USER, _NEW_PIDS, _NEW_NETWORK = 0x20000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 ALL_NAMESPACES = _NEW_MOUNTS | _NEW_IPC | _NEW_USER | _NEW_PIDS | _NEW_NETWORK
@@ -63,7 +64,12 @@ def enter_namespaces() -> None:
         raise NotAllowed(f"this machine does not let us map a user into a namespace: {reason}", REMEDY) from reason
 
 
-def make_tap(name: str = TAP) -> None:
+def tap(number: int) -> str:
+    """The name of a tap device; the guest's card at its other end is `vec<number>`."""
+    return f"lab{number}"
+
+
+def make_tap(name: str) -> None:
     """Make a tap device that stays as long as the namespace. Raises `NotAllowed`."""
     try:
         tun = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)

@@ -51,10 +51,13 @@ def start(directory: Directory) -> None:
     mark = directory.read()
     before = directory.console()
     _launch(directory)
-    directory.keep_ports({22: control.forward(directory.path, 22)} if state(directory) in _UP else {})
-    mconsole = directory.path / warden.UMID / "mconsole"
+    try:
+        directory.keep_ports({22: control.forward(directory.path, 22)})
+    except HypervisorRefused:
+        if state(directory) in _UP:
+            raise  # otherwise the reason is on the console, and is told below
     waiting.until(
-        lambda: mconsole.exists() or state(directory) not in _UP,
+        lambda: _runs_or_ended(directory),
         what=f"the kernel of {mark.spec.name} to run",
         timeout_s=START_LIMIT_S,
     )
@@ -68,17 +71,38 @@ def start(directory: Directory) -> None:
     # The kernel ran and gave up at once; the console says why, and it is the guest's affair.
 
 
+def _runs_or_ended(directory: Directory) -> bool:
+    try:
+        return state(directory) not in _UP or control.kernel_runs(directory.path)
+    except HypervisorRefused:
+        if state(directory) in _UP:
+            raise
+        return True
+
+
+def _plugs(directory: Directory) -> list[Path]:
+    """The files behind the slots for disks that come later, because nothing can be added to a sandbox."""
+    files = [directory.plug(slot) for slot in arguments.DISK_SLOTS]
+    for file in files:
+        file.touch(mode=0o600)
+    return files
+
+
 def _launch(directory: Directory) -> None:
     mark = directory.read()
-    files = {arguments.BASE: mark.base}
+    read_only = {arguments.BASE: mark.base}
     if mark.preload is not None:
-        files[arguments.PRELOAD] = mark.preload
+        read_only[arguments.PRELOAD] = mark.preload
     if not Path(mark.program).is_relative_to("/usr"):
-        files[mark.program.lstrip("/")] = Path(mark.program)
+        read_only[mark.program.lstrip("/")] = Path(mark.program)
+    if mark.spec.seed is not None:
+        read_only[f"machine/{directory.seed.name}"] = directory.seed
+    disks = [directory.root, *([directory.data] if mark.spec.data_disk_mib else []), *_plugs(directory)]
     orders = {
         "program": mark.program,
         "argv": arguments.argv(mark),
-        "files": {name: str(path) for name, path in files.items()},
+        "read_only": {name: str(path) for name, path in read_only.items()},
+        "writable": {f"machine/{path.name}": str(path) for path in disks},
         "memory_mib": mark.spec.profile.memory_mib,
         "environment": {"LD_PRELOAD": f"/{arguments.PRELOAD}"} if mark.preload else {},
     }

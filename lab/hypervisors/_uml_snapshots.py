@@ -26,6 +26,7 @@ def take(directory: Directory, name: str) -> None:
     target = _folder(directory, name)
     if target.exists():
         raise HypervisorRefused(f"a snapshot {name!r} of {directory.path.name} exists already")
+    _refuse_plugged(directory, "taken")
     running = power.state(directory) is MachineState.RUNNING
     if running:
         _sync(directory)
@@ -48,6 +49,7 @@ def restore(directory: Directory, name: str) -> None:
         raise HypervisorRefused(
             f"there is no snapshot {name!r} of {directory.path.name}; there are: {names(directory)}"
         )
+    _refuse_plugged(directory, "restored")
     power.end(directory)
     # Whole copies first, so that a full disk leaves the machine as it was.
     draft = directory.path / ".restored"
@@ -58,8 +60,6 @@ def restore(directory: Directory, name: str) -> None:
             kept = draft / disk.name
             if kept.exists():
                 kept.replace(disk)
-            elif disk == directory.root:
-                disk.unlink(missing_ok=True)  # taken before the first start: nothing was changed yet
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     power.start(directory)
@@ -86,6 +86,13 @@ def _folder(directory: Directory, name: str) -> Path:
     if not directory.exists():
         raise power.vanished(directory)
     return directory.snapshots / (_PREFIX + quote(name, safe=""))
+
+
+def _refuse_plugged(directory: Directory, doing: str) -> None:
+    """A disk that came later is not in a snapshot, and would be torn from the others."""
+    disks = [one.name for one in directory.plugged() if one.kind == "disk"]
+    if disks:
+        raise HypervisorRefused(f"a snapshot cannot be {doing} while disks are plugged: {', '.join(disks)}")
 
 
 def _sync(directory: Directory) -> None:

@@ -56,6 +56,16 @@ class Ended:
     restart_withheld: bool  # the guest rebooted when the lab wanted it to shut down
 
 
+@dataclass(frozen=True)
+class Plugged:
+    """A disk or a network card that came while the machine ran."""
+
+    kind: str  # "disk" or "nic"
+    name: str
+    slot: int
+    word: str  # of linux.uml's command line
+
+
 class Directory:
     """The files of one machine."""
 
@@ -74,6 +84,10 @@ class Directory:
     @property
     def data(self) -> Path:
         return self.path / "data.raw"
+
+    def plug(self, slot: int) -> Path:
+        """The file of a disk that may come while the machine runs; empty as long as it did not."""
+        return self.path / f"plugged-{slot}.raw"
 
     @property
     def snapshots(self) -> Path:
@@ -128,12 +142,19 @@ class Directory:
         draft.write_text(json.dumps(dict(ports)))
         draft.replace(self.path / "ports.json")
 
+    def plugged(self) -> tuple[Plugged, ...]:
+        return tuple(Plugged(**one) for one in self._json(warden.PLUGGED_FILE) or ())
+
+    def keep_plugged(self, plugged: tuple[Plugged, ...]) -> None:
+        draft = self.path / ".plugged.json.draft"
+        draft.write_text(json.dumps([asdict(one) for one in plugged]))
+        draft.replace(self.path / warden.PLUGGED_FILE)
+
     def forget_run(self) -> None:
         """Remove what the last run left, so that nothing of it is taken for the next one's."""
         for name in (warden.PROCESS_FILE, warden.ENDED_FILE, warden.RESETS_FILE, "ports.json", warden.CONTROL_SOCKET):
             (self.path / name).unlink(missing_ok=True)
         self.paused.unlink(missing_ok=True)
-        shutil.rmtree(self.path / warden.UMID, ignore_errors=True)
 
     def resets(self) -> int:
         """How often linux.uml started again since the machine was started."""

@@ -31,6 +31,7 @@ from lab.process import start_time
 PROCESS_FILE = "process.json"  # {"pid", "started"} of the warden, as the host numbers processes
 ENDED_FILE = "ended.json"  # {"status", "restart_withheld"}: how linux.uml ended, negative for a signal
 CONTROL_SOCKET = "control"
+PLUGGED_FILE = "plugged.json"  # [{"word", ...}]: disks and cards that came while the machine ran
 RESETS_FILE = "resets.json"  # {"resets"} since the start
 UMID = "uml"
 NAME = "./linux.uml"
@@ -49,7 +50,8 @@ class Orders:
 
     program: str  # path of linux.uml, in the sandbox as on the host
     argv: list[str]  # of linux.uml, paths as in the sandbox
-    files: dict[str, str]  # name in the sandbox -> read-only file of the host
+    read_only: dict[str, str]  # path in the sandbox -> file of the host
+    writable: dict[str, str]
     memory_mib: int
     environment: dict[str, str]  # of linux.uml
 
@@ -69,17 +71,23 @@ def main() -> None:
         os.close(tell)
         if not os.read(told, 1):
             os._exit(1)  # the parent could not record this process; nobody would find it
-        network.make_tap()
-        network.set_address(network.TAP, network.GATEWAY, network.PREFIX)
+        for number in range(network.TAPS):
+            network.make_tap(network.tap(number))
+            network.bring_up(network.tap(number))
+        network.set_address(network.tap(0), network.GATEWAY, network.PREFIX)
         network.bring_up("lo")
         root = machine / "root"
         root.mkdir(exist_ok=True)
-        files = {name: Path(path) for name, path in orders.files.items()}
-        sandbox.confine(root, machine, files, orders.memory_mib + 256)
+        files = [{name: Path(path) for name, path in part.items()} for part in (orders.read_only, orders.writable)]
+        control = _control_socket()
+        folder = os.open(machine, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        sandbox.confine(root, sandbox.View(files[0], files[1], orders.memory_mib))
+        sandbox.drop_privileges()
     except (network.NotAllowed, OSError) as reason:
         _say({"error": str(reason), "hint": getattr(reason, "hint", network.REMEDY)})
         os._exit(1)
-    _Warden(orders).run()
+    # The machine's folder is not in the sandbox; this descriptor is the only way there, and linux.uml has it not.
+    _Warden(orders, Path(f"/proc/self/fd/{folder}")).run(control)
 
 
 def _record(child: int, machine: Path) -> None:
@@ -94,19 +102,19 @@ def _say(message: dict[str, object]) -> None:
 
 
 class _Warden:
-    def __init__(self, orders: Orders) -> None:
+    def __init__(self, orders: Orders, folder: Path) -> None:
         self._orders = orders
+        self._folder = folder
         self._relays: dict[int, Relay] = {}
         self._withhold_restart = False
         self._last_words = b""
 
-    def run(self) -> None:
+    def run(self, control: socket.socket) -> None:
         """Never returns."""
         signal.signal(signal.SIGTERM, _leave)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # linux.uml dumps its whole memory when a guest panics
-        control = _control_socket()
-        log = BoundedLog(sandbox.MACHINE)
+        log = BoundedLog(self._folder)
         child, console = self._start()
         threading.Thread(target=self._answer, args=(control,), daemon=True).start()
         _say({"ready": True})
@@ -120,9 +128,9 @@ class _Warden:
             if not wants_restart or self._withhold_restart:
                 break
             resets += 1
-            Path(RESETS_FILE).write_text(json.dumps({"resets": resets}))
+            (self._folder / RESETS_FILE).write_text(json.dumps({"resets": resets}))
             child, console = self._start()
-        Path(ENDED_FILE).write_text(json.dumps({"status": status, "restart_withheld": wants_restart}))
+        (self._folder / ENDED_FILE).write_text(json.dumps({"status": status, "restart_withheld": wants_restart}))
         os._exit(0)
 
     def _start(self) -> tuple[int, int]:
@@ -132,12 +140,18 @@ class _Warden:
         console, output = os.pipe()
         child = os.posix_spawn(
             self._orders.program,
-            self._orders.argv,
+            [*self._orders.argv, *self._plugged()],
             {"HOME": "/machine", "TMPDIR": "/dev/shm", **self._orders.environment},  # noqa: S108
             file_actions=[(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)],
         )
         os.close(output)
         return child, console
+
+    def _plugged(self) -> list[str]:
+        """The words for what was attached while the machine ran: a reboot does not take it away."""
+        with suppress(FileNotFoundError):
+            return [str(one["word"]) for one in json.loads((self._folder / PLUGGED_FILE).read_text())]
+        return []
 
     def _see_to_the_end(self, child: int, console: int, log: BoundedLog) -> int:
         keeping = threading.Thread(target=self._keep, args=(console, log), daemon=True)
@@ -177,6 +191,8 @@ class _Warden:
             case "mconsole":
                 answer = ask(_MCONSOLE, str(request["command"]), timeout_s=float(str(request["timeout_s"])))
                 return {"refused": answer.refused, "text": answer.text}
+            case "kernel-runs":
+                return {"runs": Path(_MCONSOLE).exists()}
             case "forward":
                 self._forward(int(str(request["port"])), socket.socket(fileno=handed[0]))
                 return {}

@@ -1,8 +1,7 @@
 """User-Mode Linux on this machine: a Linux kernel as an ordinary process, without any privilege.
 
 Debian's linux.uml is its own kernel, so kernel and initial RAM disk of an image are not used. A machine cannot be
-saved with its memory, so there are no warm clones. Disks that come while it runs are `HotplugsDisks`; the other
-capabilities are methods of `UmlMachine`.
+saved with its memory, so there are no warm clones.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from lab import locations, process
 from lab.contracts import Capability, HostFacts, Image, Machine, MachineSpec, Owner, Profile, Realness
 from lab.errors import HostError, HypervisorRefused, ImageError, MissingTool
 from lab.hypervisors import _uml_arguments as arguments
+from lab.hypervisors import _uml_cow as cow
 from lab.hypervisors import _uml_network as network
 from lab.hypervisors import _uml_store as store
 from lab.hypervisors import _uml_xstate as xstate
@@ -106,7 +106,13 @@ class UmlHost:
         )
 
     def limits(self) -> Mapping[Capability, str]:
-        return {Capability.WARM_CLONES: "User-Mode Linux cannot save the memory of a machine"}
+        return {
+            Capability.WARM_CLONES: "User-Mode Linux cannot save the memory of a machine",
+            Capability.BALLOON: "User-Mode Linux takes pages from the guest without taking them from its MemTotal",
+            Capability.DISK_RESIZE: "User-Mode Linux does not look at the size of a disk again",
+            Capability.NMI: "User-Mode Linux has no interrupt that cannot be masked",
+            Capability.SCREENSHOTS: "User-Mode Linux has no display",
+        }
 
     def upload(self, image: Image) -> None:
         """Make the raw disk that a copy-on-write file can stand on, once per digest. Raises `ImageError`."""
@@ -118,9 +124,11 @@ class UmlHost:
         if reason is not None:
             raise HypervisorRefused(reason)
         directory = store.directory_of(self._name, spec.name)
-        directory.make(Mark(spec, self._program, base_of(spec.image), self._preload))
+        base = base_of(spec.image)
+        directory.make(Mark(spec, self._program, base, self._preload))
         machine = UmlMachine(directory, spec)
         try:
+            cow.make(directory.root, base, base_name=f"/{arguments.BASE}")
             if spec.seed is not None:
                 shutil.copyfile(spec.seed, directory.seed)
                 directory.seed.chmod(0o600)  # it holds the guest's private host key

@@ -100,7 +100,7 @@ def check(  # noqa: PLR0913 - the one decorator that authors write; everything b
     `cold`: the machine must have been booted for this cell. `needs`: what the machine must be able to do, else the
     check is not applicable. `defect`: a seeded defect proves that the check can fail. `timeout_s`: of the whole check.
     """
-    made = mark.CheckMark(feature, level, cold, frozenset(needs), tuple(families), defect, timeout_s)
+    made = mark.CheckMark(feature, level, cold, frozenset(needs), tuple(families), defect, float(timeout_s))
     return lambda function: mark.put(function, made)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
 from lab.errors import ConfigurationError, ExitCode, LabError
 
@@ -346,9 +346,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     code: int
     try:
-        answer = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
+        answer = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         code = int(answer) if answer is not None else ExitCode.AS_EXPECTED
         sys.stdout.flush()
+    except CycloptsError as reason:
+        print(f"lab: {reason}\n  -> lab --help, or lab COMMAND --help", file=sys.stderr)  # noqa: T201
+        code = ExitCode.USAGE
     except LabError as reason:
         print(f"lab: {reason}", file=sys.stderr)  # noqa: T201
         code = reason.exit_code

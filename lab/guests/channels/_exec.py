@@ -67,6 +67,16 @@ class Exec:
                 yield out[:left]
                 left -= len(out)
 
+    def await_pid(self, pump: Pump) -> int | None:
+        """The process id, waiting a moment for it: it comes as an error output, which may lag behind the other."""
+        deadline = time.monotonic() + _AFTER_EXIT_S
+        try:
+            while self.pid is None:
+                self._pid.feed(pump.read(deadline)[1])
+        except (TimeoutError, EOFError, OSError):
+            return None  # it never started, or the guest is gone: there is nothing to end
+        return self.pid
+
     def so_far(self) -> Output:
         """What the command wrote, however it ended."""
         truncated = self._out.truncated or self._err.truncated

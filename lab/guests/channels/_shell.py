@@ -87,10 +87,15 @@ class Shell:
     """One shell over one channel, one command at a time. After an exception `so_far` tells; then close it."""
 
     def __init__(self, pump: Pump) -> None:
-        self.pid: int | None = None  # of the shell in the guest, known after the first command
         self._pump = pump
+        self._hello: Marked | None = None
         self._out: Marked | None = None
         self._err: Marked | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the shell in the guest; known as soon as it greeted."""
+        return None if self._hello is None else self._hello.number
 
     def run(self, argv: Sequence[str], *, deadline: float, limit_bytes: int) -> Output:
         """Run with standard input from /dev/null.
@@ -110,11 +115,10 @@ class Shell:
         else:
             # The greeting goes with the first command, which saves a round trip.
             hello = new_marker()
-            hello_out = Marked(hello, Bounded(0), after=out)
+            self._hello = Marked(hello, Bounded(0), after=out)
             hello_err = Marked(hello, Bounded(0), after=err)
             self._send(f"{PRELUDE}{_END}_lab_end {hello} $$\n{line}", deadline)
-            self._read(hello_out, hello_err, deadline)
-            self.pid = hello_out.number
+            self._read(self._hello, hello_err, deadline)
         return self.so_far()
 
     def so_far(self) -> Output:

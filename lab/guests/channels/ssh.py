@@ -119,7 +119,7 @@ class SshChannel:
                 finished = pump.has_ended()
             finally:
                 if not finished:
-                    self._kill(task.pid)
+                    self._kill(task.await_pid(pump))
 
     def read(self, path: PurePath, *, limit_bytes: int = 16 << 20) -> bytes:
         """A file's content. Raises `GuestCommandFailed` when it cannot be read or is larger than the limit."""
@@ -205,7 +205,7 @@ class SshChannel:
                 with self._in_our_words(argv, deadline, task.so_far):
                     return task.run(pump, stdin, deadline)
             except BaseException:
-                self._kill(task.pid)
+                self._kill(task.await_pid(pump))
                 raise
 
     @contextmanager
@@ -226,7 +226,7 @@ class SshChannel:
             with self._channel_for(task, deadline) as pump:
                 task.run(pump, b"", deadline)
         except (GuestError, OSError, EOFError) as reason:
-            log.warning("ssh.kill-failed", pid=pid, reason=reason)
+            log.info("ssh.kill-failed", pid=pid, reason=reason)
 
     @contextmanager
     def _in_our_words(self, argv: Sequence[str], deadline: float, so_far: Callable[[], Output]) -> Iterator[None]:

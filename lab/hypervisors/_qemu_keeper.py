@@ -124,7 +124,7 @@ class Notes:
             content["no_space"] = True
         elif kind == "RESUME":
             content["no_space"] = False
-        elif kind == "SHUTDOWN":
+        elif kind == "SHUTDOWN" and content["shutdown"] is None:  # our own "quit" causes a second one
             content["shutdown"] = {"guest": bool(data.get("guest")), "reason": str(data.get("reason", ""))}
         content["recent"] = [*content["recent"], {"event": kind, "data": data, "at": time.time()}][-RECENT_EVENTS:]
         self._save()

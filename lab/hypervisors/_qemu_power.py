@@ -290,7 +290,7 @@ def require_up(directory: Directory) -> None:
 
 
 def shut_down(directory: Directory, timeout_s: float) -> None:
-    """Press the ACPI power button and wait. Raises `WaitedTooLong`."""
+    """Press the ACPI power button and wait. Raises `WaitedTooLong`, `MachineVanished`."""
     name = directory.read().spec.name
     with monitor_of(directory) as monitor:
         monitor.command("system_powerdown")
@@ -299,6 +299,8 @@ def shut_down(directory: Directory, timeout_s: float) -> None:
         what=f"{name} to shut down after the power button",
         timeout_s=timeout_s,
     )
+    if state(directory) is MachineState.GONE:
+        require_up(directory)  # it was killed meanwhile, which is no shutdown
 
 
 def kill(directory: Directory) -> None:

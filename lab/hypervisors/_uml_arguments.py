@@ -47,7 +47,7 @@ def reproduce(mark: Mark, directory: Directory) -> str:
     line = [mark.program, *_words(spec, base=str(mark.base))]
     make_data = [f"truncate -s {spec.data_disk_mib}M data.raw"] if spec.data_disk_mib else []
     seed = [f"# seed.raw is the tar archive of the guest's identity; here: {directory.seed}"] if spec.seed else []
-    kernel = ["# linux.uml is its own kernel: kernel and initrd of the image are not used"] if spec.image.kernel else []
+    kernel = [f"# linux.uml is its own kernel: {spec.image.kernel} is not used"] if spec.image.kernel else []
     preload = [f"export LD_PRELOAD={shlex.quote(str(mark.preload))}"] if mark.preload else []
     inside = "; ".join(
         (

@@ -118,6 +118,7 @@ class Lab:
     def __init__(self, top: Path) -> None:
         self.top = top
         self.folder = top / "dc"
+        self.drivers = FakeDrivers()
         (top / "suites").mkdir()
         for name, text in GOOD.items():
             self.write(name, text)
@@ -135,7 +136,7 @@ class Lab:
 
     def load(self, *, real: bool = False) -> Inventory:
         resolver = ask_ansible if real else read_without_ansible
-        return load(self.folder, sources=Sources(resolver, FakeDrivers(), lambda: TODAY))
+        return load(self.folder, sources=Sources(resolver, self.drivers, lambda: TODAY))
 
     def problems(self, *, real: bool = False) -> list[str]:
         """The problems of the inventory, without the folder in which they all are."""

@@ -16,68 +16,13 @@ from lab.inventory.problems import Problems
 from lab.inventory.resolve import ResolvedHost
 
 FILES = ("dc/hosts.yaml", "dc/matrix.yaml", "profiles.yaml", "guests/big.yaml", "dc/group_vars/all.yaml")
-WORDS = tuple(
-    [
-        "hypervisors",
-        "hosts",
-        "vars",
-        "children",
-        "one",
-        "two",
-        "plugin",
-        "lab_driver",
-        "lab_address",
-        "lab_password",
-        "lab_ports",
-        "qemu",
-        "esxi",
-        "guests",
-        "small",
-        "big",
-        "profiles",
-        "pc",
-        "q35",
-        "like",
-        "suites",
-        "smoke",
-        "include",
-        "exclude",
-        "cells",
-        "cell",
-        "reason",
-        "known_issues",
-        "owner",
-        "expires",
-        "feature",
-        "firmware",
-        "bios",
-        "chipset",
-        "disk",
-        "nic",
-        "virtio",
-        "vcpus",
-        "memory_mib",
-        "title",
-        "family",
-        "linux",
-        "os",
-        "name",
-        "version",
-        "image",
-        "build",
-        "file",
-        "url",
-        "format",
-        "raw",
-        "sha256",
-        "drivers",
-        "optional",
-        "one/small/pc",
-        "*",
-        "[",
-        "]",
-    ]
-)
+_WORDS = """
+    hypervisors hosts vars children one two plugin lab_driver lab_address lab_password lab_ports qemu esxi guests small
+    big profiles pc q35 like suites smoke include exclude cells cell reason known_issues owner expires feature
+    firmware bios chipset disk nic virtio vcpus memory_mib title family linux os name version image build file url
+    format raw sha256 drivers optional one/small/pc * [ ]
+    """
+WORDS = tuple(_WORDS.split())
 SIGNS = tuple("\n\n\n  :-[]{}&*!|>'\"#%,?@`~<\t\\0x.=_")
 PIECES = (": ", "\n  ", "\n- ", "&a ", "*a", "<<: ", "!vault |", "---\n", "%YAML 1.1\n", "? ", "\ufeff")
 
@@ -147,9 +92,7 @@ def test_arbitrary_bytes(lab, name, content):
 @example(name="profiles.yaml", content="&a {<<: *a}")
 @example(name="profiles.yaml", content="? &a [*a]\n: 1")
 @example(name="profiles.yaml", content="%TAG ! tag:x,2000:\n---\n!a b")
-@example(
-    name="profiles.yaml", content="- !!int x\n- !!float 1__\n- !!bool maybe\n- !!null x\n- !!timestamp x\n- !!binary x"
-)
+@example(name="profiles.yaml", content="- !!int x\n- !!float 1__\n- !!bool maybe\n- !!null x\n- !!binary x")
 @example(name="profiles.yaml", content="!!set {a}\n")
 @example(name="profiles.yaml", content="- 0x\n- 0o8\n- 1e999\n- -.inf\n- 0b2\n- +0x1_0")
 def test_text_that_looks_like_yaml(lab, name, content):

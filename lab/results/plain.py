@@ -12,7 +12,8 @@ _SEQUENCE = re.compile(
     r"|\x1b[ -/]{1,4}[0-~]"
     r"|\x1b[0-Z\\^_`-~]"
 )
-_LINE_END = re.compile(r"\r+\n|\r")
+# Some consoles send CR CR LF. Bounded, or a megabyte of CR would be read a million times.
+_LINE_END = re.compile(r"\r{1,3}\n|\r")
 # C0 but tab and newline, DEL, C1, and the characters that reorder or hide text (Unicode TR 36, 3.1; the Trojan
 # Source attack), and what XML 1.0 (2.2) cannot hold.
 _UNSAFE = re.compile(

@@ -133,7 +133,9 @@ class RunMaker:
             "warm": [True],
             "host": host or QEMU,
             "guest": DEBIAN,
-            "image": ImageDocument(name="debian-12", digest="sha256:" + "5f" * 32, origin="built from snapshot 20261101"),
+            "image": ImageDocument(
+                name="debian-12", digest="sha256:" + "5f" * 32, origin="built from snapshot 20261101"
+            ),
             "profile": {
                 "name": cell.split("/")[2],
                 "firmware": "bios",
@@ -198,7 +200,9 @@ def check(feature: str, name: str = "holds", suite: str = "conformance") -> tupl
 
 
 def known_issue(**facts: Any) -> KnownIssue:
-    return KnownIssue(**{"reason": "TSO is off in this driver", "owner": "net team", "expires": date(2027, 1, 1)} | facts)
+    return KnownIssue(
+        **{"reason": "TSO is off in this driver", "owner": "net team", "expires": date(2027, 1, 1)} | facts
+    )
 
 
 HOSTILE_CONSOLE = (
@@ -242,24 +246,24 @@ def _night(reports: Path, run: str, *, yesterday: bool = False) -> Path:
     planned = [name for _, name in results]
     maker.planned(tcg, "emulated", [*planned, check("net.vlan")[1]])
     issues = [known_issue(cell="tcg/*", feature="net.offload_tso_csum")]
-    first = maker.cell(
-        tcg, results, realness=Realness.EMULATED, known_issues=issues
-    )
+    first = maker.cell(tcg, results, realness=Realness.EMULATED, known_issues=issues)
     first.console.write_bytes(HOSTILE_CONSOLE)
     first.kernel_log.write_bytes(b"[    0.000000] Command line: root=/dev/vda console=ttyS0\n")
     first.cell_log.write_text("2026-11-22T03:15:41.120 INFO lab.hypervisors.qemu machine.started seconds=1.200\n")
-    first.reproduce.write_text("qemu-system-x86_64 -machine q35,accel=tcg -m 512 -nographic \\\n  -drive file=root.qcow2\n")
+    first.reproduce.write_text(
+        "qemu-system-x86_64 -machine q35,accel=tcg -m 512 -nographic \\\n  -drive file=root.qcow2\n"
+    )
     (first.evidence / "ethtool.txt").write_text("tcp-segmentation-offload: off [fixed]\n")
 
     maker.planned(uml, "real", [name for _, name in (check("boot.core"), check("net.pv_nic"))])
     maker.cell(uml, {check("net.pv_nic"): result("failed", "vec0 gave up")}, host=UML)
-    second = maker.cell(
-        uml, {check("boot.core"): passed(), check("net.pv_nic"): passed()}, host=UML, attempt=2
-    )
+    second = maker.cell(uml, {check("boot.core"): passed(), check("net.pv_nic"): passed()}, host=UML, attempt=2)
     second.console.write_bytes(b"Kernel panic? no.\n")
 
     maker.planned(fake, "simulated", [check("boot.core")[1]])
-    maker.cell(fake, {check("boot.core"): passed()}, realness=Realness.SIMULATED, host=HostDocument(product="Simulated"))
+    maker.cell(
+        fake, {check("boot.core"): passed()}, realness=Realness.SIMULATED, host=HostDocument(product="Simulated")
+    )
     maker.planned("tcg/alpine-3/microvm", "emulated", [], excluded="no driver for pvscsi in this guest")
     maker.planned("tcg/jeos/microvm", "emulated", [check("boot.core")[1]])
     return maker.finish()

@@ -12,12 +12,12 @@ from enum import IntEnum, StrEnum
 class ExitCode(IntEnum):
     """What the shell sees; the table is in docs/reference/exit-codes.md."""
 
-    AS_EXPECTED = 0
-    PRODUCT_FAILED = 1
-    USAGE = 2
-    LAB_AT_FAULT = 3
-    NOTHING_RUN = 4
-    INTERRUPTED = 130
+    AS_EXPECTED = 0  # everything did what it should, or failed as a known issue says
+    PRODUCT_FAILED = 1  # a guest or a hypervisor failed, or something regressed
+    USAGE = 2  # the command or the inventory is wrong; nothing was started
+    LAB_AT_FAULT = 3  # the lab could not do its work; says nothing about a product
+    NOTHING_RUN = 4  # the selection is empty, or every cell is left out
+    INTERRUPTED = 130  # Ctrl-C; everything was undone, what was found is kept
 
 
 class Blame(StrEnum):

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import collections.abc
 import inspect
 import re
 import textwrap
+import types
+import typing
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime
 from enum import Enum
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 GENERATED = (
     "<!-- Written by docs/reference/generate.py (`make docs`). Change the code that it reads, not this page. -->"
 )
+
+_WORDS = {
+    str: "text",
+    bool: "`true` or `false`",
+    int: "whole number",
+    float: "number",
+    Path: "path",
+    date: "date",
+    datetime: "time",
+    Any: "anything",
+}
 
 
 def page(title: str, *parts: str) -> str:
@@ -82,25 +100,55 @@ def keys(model: type[BaseModel], *, prefix: str = "") -> str:
         required = field.is_required()
         default = "" if required else _default(field.default, field.default_factory)
         rows.append(
-            (code(prefix + (field.alias or name)), type_name(model, name), "yes" if required else "", default, meaning)
+            (
+                code(prefix + (field.alias or name)),
+                type_words(field.annotation) + _bounds(field),
+                "yes" if required else "",
+                default,
+                meaning,
+            )
         )
     return table(("key", "type", "demanded", "default", "meaning"), rows)
 
 
-def type_name(model: type[BaseModel], name: str) -> str:
-    """The type of a field as its author wrote it."""
-    for owner in model.__mro__:
-        written = inspect.get_annotations(owner).get(name)
-        if written is not None:
-            return code(written if isinstance(written, str) else getattr(written, "__name__", str(written)))
-    return ""
+def type_words(annotation: Any) -> str:
+    """What may stand for a value, for people who write YAML or read JSON."""
+    arguments = get_args(annotation)
+    match get_origin(annotation):
+        case typing.Literal:
+            return " or ".join(code(value) for value in arguments)
+        case typing.Annotated:
+            return type_words(arguments[0])
+        case typing.Union | types.UnionType:
+            return " or ".join(dict.fromkeys(type_words(one) for one in arguments if one is not type(None)))
+        case collections.abc.Sequence | builtins.tuple | builtins.list:
+            return f"list of {type_words(arguments[0])}"
+        case builtins.dict | collections.abc.Mapping:
+            return f"mapping to {type_words(arguments[1])}"
+        case _ if inspect.isclass(annotation) and issubclass(annotation, Enum):
+            return " or ".join(code(member.value) for member in annotation)
+        case _ if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+            return "mapping (see below)"
+        case _:
+            return _WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _bounds(field: FieldInfo) -> str:
+    """The limits of a number."""
+    said = {
+        name: getattr(limit, name) for limit in field.metadata for name in ("ge", "gt", "le") if hasattr(limit, name)
+    }
+    least = f"from {said['ge']}" if "ge" in said else f"more than {said['gt']}" if "gt" in said else ""
+    return f" {least} to {said['le']}" if "le" in said else f" {least}" if least else ""
 
 
 def _default(value: Any, factory: Any) -> str:
     if factory is not None:
         value = factory()
-    if value is PydanticUndefined or value is None or value in ("", (), {}, []):
+    if value is PydanticUndefined or value is None or value in ("", (), {}, []) or isinstance(value, BaseModel):
         return ""
+    if isinstance(value, bool):
+        return code(str(value).lower())
     return code(value.value if isinstance(value, Enum) else value)
 
 

@@ -32,11 +32,11 @@ class Drivers(Protocol):
 class HostFields(FileModel):
     """The `lab_*` variables that every host may have, whatever its driver."""
 
-    driver: str
-    realness: Realness | None = None
-    cells_at_once: int | None = Field(default=None, ge=1, le=10_000)
-    memory_mib: int | None = Field(default=None, ge=16)
-    insecure: tuple[str, ...] = ()
+    driver: str  # file name in lab/hypervisors/
+    realness: Realness | None = None  # less real than the driver's own answer
+    cells_at_once: int | None = Field(default=None, ge=1, le=10_000)  # how many cells it runs together
+    memory_mib: int | None = Field(default=None, ge=16)  # of all its guests together
+    insecure: tuple[str, ...] = ()  # safeguards that are off, as sentences for the report
 
 
 @dataclass

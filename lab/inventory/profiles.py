@@ -21,12 +21,12 @@ NOT_A_NAME = "not a name: small letters, digits, dots and hyphens, at most 64, f
 class ProfileFields(FileModel):
     """The keys of one profile once `like` is followed."""
 
-    firmware: Firmware
-    chipset: Literal["pc", "q35", "microvm", "none"]
-    disk: DiskModel
-    nic: NicModel
-    vcpus: int = Field(ge=1, le=512)
-    memory_mib: int = Field(ge=16, le=1 << 24)
+    firmware: Firmware  # none: the hypervisor starts the kernel
+    chipset: Literal["pc", "q35", "microvm", "none"]  # of the machine
+    disk: DiskModel  # model of every disk
+    nic: NicModel  # model of the network card
+    vcpus: int = Field(ge=1, le=512)  # processors
+    memory_mib: int = Field(ge=16, le=1 << 24)  # a guest that needs more gets more
 
 
 def read_profiles(path: Path, problems: Problems) -> Mapping[str, Profile | None] | None:

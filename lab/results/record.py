@@ -40,7 +40,7 @@ class Outcome(StrEnum):
 
     NOT_APPLICABLE = "not_applicable"  # this pair cannot have the feature, with the reason
     SKIPPED = "skipped"  # we chose not to
-    PASSED = "passed"
+    PASSED = "passed"  # what the check looked for is so
     UNSUPPORTED = "unsupported"  # the host or the guest says that it cannot
     BLOCKED = "blocked"  # a prerequisite failed
     BROKEN = "broken"  # the lab's fault
@@ -64,7 +64,7 @@ class Measure(FileModel):
 
     value: Number
     unit: str  # "s", "ms", "MiB/s", "ppm" ...
-    better: Literal["higher", "lower", "none"]
+    better: Literal["higher", "lower", "none"]  # the direction that is better
 
 
 class Record(FileModel):
@@ -72,19 +72,19 @@ class Record(FileModel):
 
     # "schema" would hide an attribute of pydantic's own.
     schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
-    run: str
+    run: str  # its id
     cell: str  # "host/guest/profile"
-    feature: str
+    feature: str  # of the catalogue
     check: str  # pytest's node id below suites/
     attempt: int  # from 1
     outcome: Outcome
-    blame: Blame
-    reason: Reason = ""
-    realness: Realness
+    blame: Blame  # whose fault it is
+    reason: Reason = ""  # one sentence
+    realness: Realness  # what stood behind it
     warm: bool  # the machine was a restored copy, not booted for this cell
     started: datetime  # aware, UTC
-    seconds: Number
-    measured: dict[str, Measure] = {}
+    seconds: Number  # that the check took
+    measured: dict[str, Measure] = {}  # numbers that the check took, by name
     evidence: tuple[str, ...] = ()  # paths below the run directory
 
     def line(self) -> str:

@@ -6,10 +6,12 @@ Unknown keys are kept, not refused: a later version may add keys, and its runs m
 from __future__ import annotations
 
 from datetime import date, datetime
+from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticSerializationError
 
 from lab.contracts import Realness
 from lab.errors import Blame
@@ -23,11 +25,29 @@ class Document(BaseModel):
 
     def text(self) -> str:
         """The document as JSON for people to read."""
-        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+        return self._encodable().model_dump_json(by_alias=True, indent=2) + "\n"
 
     def line(self) -> str:
         """The document as one line of JSON, without its newline."""
-        return self.model_dump_json(by_alias=True, exclude_none=True)
+        return self._encodable().model_dump_json(by_alias=True, exclude_none=True)
+
+    def _encodable(self) -> Self:
+        """This document, or a copy of it without the characters that UTF-8 cannot hold (a guest may send any)."""
+        try:
+            self.model_dump_json()
+        except PydanticSerializationError:
+            return self.model_validate(_encodable(self.model_dump(by_alias=True)))
+        return self
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, StrEnum):
+        return value
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(inner) for key, inner in value.items()}
+    return [_encodable(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 class RunDocument(Document):

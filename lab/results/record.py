@@ -25,6 +25,7 @@ def bounded(text: str) -> str:
     return f"{kept}... ({len(text) - len(kept)} more characters)"
 
 
+# Bounded and encodable whatever a guest said.
 Reason = Annotated[str, AfterValidator(bounded)]
 Number = Annotated[float, Field(allow_inf_nan=False)]  # JSON has neither
 
@@ -85,7 +86,7 @@ class Record(FileModel):
     started: datetime  # aware, UTC
     seconds: Number  # that the check took
     measured: dict[str, Measure] = {}  # numbers that the check took, by name
-    evidence: tuple[str, ...] = ()  # paths below the run directory
+    evidence: tuple[Reason, ...] = ()  # paths below the run directory
 
     def line(self) -> str:
         """The record as one line of JSON, without its newline."""

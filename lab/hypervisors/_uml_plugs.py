@@ -38,7 +38,7 @@ def attach_nic(directory: Directory, name: str, mac: str) -> None:
     if not _MAC.fullmatch(mac):
         raise HypervisorRefused(f"{mac!r} is not the address of a network card")
     slot = _free_slot(directory, "nic", name, _NIC_SLOTS)
-    word = f"vec{slot}:transport=tap,ifname={network.tap(slot)},mac={mac}"
+    word = f"vec{slot}:transport=tap,ifname={network.tap(slot)},mac={mac},gro=1"
     _attach(directory, Plugged("nic", name, slot, word))
 
 

@@ -42,7 +42,7 @@ def test_only_known_hosts_are_named(texts: dict[Path, bytes]) -> None:
 def _is_documentation_or_local(host: str) -> bool:
     # RFC 2606 and RFC 6761 set these names aside; the others hold specifications and name spaces that we cite.
     reserved = re.compile(r"(?:.*\.)?(?:example(?:\.com|\.org|\.net)?|test|invalid|localhost)|127\.0\.0\.1")
-    cited = {"www.w3.org", "www.rfc-editor.org", "yaml.org", "docs.ansible.com", "bugs.debian.org"}
+    cited = {"www.w3.org", "www.rfc-editor.org", "yaml.org", "docs.ansible.com", "bugs.debian.org", "github.com"}
     return bool(reserved.fullmatch(host)) or host in cited or "." not in host
 
 

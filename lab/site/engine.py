@@ -31,6 +31,7 @@ class Pages:
             loader=FileSystemLoader(Path(__file__).parent / "templates"),
             autoescape=True,
             undefined=StrictUndefined,
+            finalize=_without_deceit,
             trim_blocks=True,
             lstrip_blocks=True,
         )
@@ -71,6 +72,11 @@ class Pages:
             target.parent.mkdir(parents=True, exist_ok=True)
             self._made.add(target.parent)
         return target
+
+
+def _without_deceit(value: object) -> object:
+    # Exactly str: markup is made of values that went through here or through `tables.text` already.
+    return visible(value) if type(value) is str else value
 
 
 def safe(markup: str) -> Markup:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 
-from lab.results.plain import one_line
+from lab.results.plain import one_line, visible
 from lab.results.statements import Statement
 from lab.results.verdicts import Verdict
 from lab.site import words
@@ -20,8 +20,8 @@ from lab.site.words import EXPECTED, Mark
 
 
 def text(value: str) -> str:
-    """A value as it may stand between tags and in quoted attributes."""
-    return html.escape(value)
+    """A value as it may stand between tags and in quoted attributes: escaped, and nothing in it deceives."""
+    return html.escape(visible(value))
 
 
 @lru_cache(maxsize=256)

@@ -21,6 +21,9 @@ from lab.results.record import FileModel
 from lab.secrets import Secret
 
 
+_ORDER = tuple(Realness)  # the most real first
+
+
 class Drivers(Protocol):
     """Where drivers come from: `lab.hypervisors`, or a test's own."""
 
@@ -83,6 +86,10 @@ def _host(reading: _Reading, drivers: Drivers) -> Host | None:
     settings_keys = frozenset(driver.Settings.model_fields) if driver else frozenset(values)
     fields = _common(reading, values, settings_keys)
     settings = _settings(reading, driver, values) if driver else None
+    if driver and fields and fields.realness and _ORDER.index(fields.realness) < _ORDER.index(driver.REALNESS):
+        # A simulation must never be shown as the real thing.
+        text = f'hosts of the driver "{name}" are {driver.REALNESS}, which {fields.realness} would hide'
+        reading.complain(("realness",), text)
     if driver is None or fields is None or len(reading.problems) > before:
         return None
     return Host(

@@ -57,7 +57,8 @@ PROGRESS = (
     Progress(
         Stage.USER_SPACE, re.compile(r"^Welcome to (?!GRUB).{2,60}!$|OpenRC \d|^INIT: version|^\[ {0,3}OK {0,3}\] ")
     ),
-    Progress(Stage.USER_SPACE, re.compile(r"systemd\[1\]: |Run /\S{1,60} as init process|^interop-lab: ")),
+    # "Run /init" is the initial RAM disk, whose work is the kernel's start; the guest's own user space comes after.
+    Progress(Stage.USER_SPACE, re.compile(r"systemd\[1\]: |Run /(?!init as )\S{1,60} as init process|^interop-lab: ")),
     Progress(Stage.KERNEL, LINUX_VERSION),
     Progress(Stage.KERNEL, re.compile(r"^Decompressing Linux|^Booting the kernel|^EFI stub: ")),
     Progress(

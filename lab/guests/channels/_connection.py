@@ -14,7 +14,7 @@ from lab import waiting
 from lab.contracts import Endpoint, SshLogin
 from lab.errors import ConfigurationError, GuestLoginRefused, GuestUnreachable, HostKeyChanged, WaitedTooLong
 from lab.guests.channels._dial import Answer, MeteredSocket, await_greeting, dial
-from lab.guests.channels._pump import Pulse, Pump
+from lab.guests.channels._pump import Pulse, Pump, is_live
 
 if TYPE_CHECKING:
     import paramiko
@@ -53,13 +53,13 @@ class Connection:
             raise
 
     def is_active(self) -> bool:
-        return self._transport.is_active()
+        return is_live(self._transport)
 
     def breaks(self) -> bool:
         """Whether the connection is closed, or closes right now."""
         try:
             # A channel that ended because the guest goes down is seen a moment before the connection's end.
-            waiting.until(lambda: not self._transport.is_active(), what="the connection to close", timeout_s=0.3)
+            waiting.until(lambda: not is_live(self._transport), what="the connection to close", timeout_s=0.3)
         except WaitedTooLong:
             return False
         return True

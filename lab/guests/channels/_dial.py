@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import select
 import socket
@@ -12,8 +13,10 @@ from lab.contracts import Endpoint
 
 # RFC 4253, 4.2: the version line has at most 255 bytes; a few lines may come before it.
 _LONGEST_GREETING = 8192
+# paramiko asks for a packet's whole length at once, and Python reserves what is asked for.
+_LARGEST_PIECE = 256 << 10
 # What a peer may send before anybody takes data out of the connection. Our windows are 2 MiB a channel.
-_UNREAD_BOUND = 32 << 20
+_UNREAD_BOUND = 8 << 20
 
 
 class Answer(StrEnum):
@@ -45,10 +48,11 @@ class MeteredSocket(socket.socket):
         self._unread = 0
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        data = super().recv(size, flags)
+        data = super().recv(min(size, _LARGEST_PIECE), flags)
         self._unread += 0 if flags else len(data)
         if self._unread > _UNREAD_BOUND:
-            raise ConnectionError("the SSH server sends data that nobody asked for")
+            # With a number, because paramiko's thread dies of an OSError without one.
+            raise ConnectionError(errno.EMSGSIZE, "the SSH server sends data that nobody asked for")
         return data
 
 
@@ -69,7 +73,7 @@ def await_greeting(sock: socket.socket, deadline: float) -> Answer:
     watched.register(sock, select.POLLIN)
     seen = b""
     while True:
-        if not watched.poll(_left(deadline) * 1000):
+        if not watched.poll(_left(deadline) * 1000) or time.monotonic() > deadline:
             return Answer.NOISE if seen else Answer.SILENT
         try:
             # It stays in the socket, because the SSH library has to read it as well.

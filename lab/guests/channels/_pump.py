@@ -38,6 +38,11 @@ class Bounded:
         return bytes(self._kept)
 
 
+def is_live(transport: paramiko.Transport) -> bool:
+    """Whether a connection stands; its thread may have died of what a server sent without marking it so."""
+    return transport.is_active() and transport.is_alive()
+
+
 class Pulse:
     """Asks the SSH server whether it is there while nothing else comes from it.
 
@@ -59,7 +64,7 @@ class Pulse:
 
     def check(self) -> None:
         """Raise `PeerGone` when the connection is closed or the guest was silent for too long."""
-        if not self._transport.is_active():
+        if not is_live(self._transport):
             raise PeerGone("the connection was closed")
         silent_s = time.monotonic() - self._heard
         if silent_s > self._patience_s:
@@ -81,7 +86,7 @@ class Pulse:
             self._transport.global_request("keepalive@openssh.com", wait=True)
         except Exception:  # noqa: BLE001 - a thread of its own: `check` sees the silence or the closed connection
             return
-        if self._transport.is_active():
+        if is_live(self._transport):
             self.heard()
 
 

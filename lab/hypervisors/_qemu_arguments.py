@@ -125,6 +125,9 @@ def _processor(hardware: Hardware) -> list[str]:
     machine = profile.chipset
     if hardware.files.firmware_variables is not None:
         machine += ",pflash0=firmware-code,pflash1=firmware-variables"
+    if profile.firmware is Firmware.BIOS and hardware.spec.image.kernel is None:
+        # SeaBIOS and boot loaders then speak on the serial line too; the screen is no evidence that can be searched.
+        machine += ",graphics=off"
     accelerator = "tcg,thread=multi" if hardware.accelerator == "tcg" else hardware.accelerator
     return [
         *("-name", f"guest={escaped(hardware.spec.name)}"),

@@ -42,6 +42,9 @@ GuestMaker = Callable[[SshLogin, float], Guest]
 QUIET_S = 10.0
 """How long the console must be silent before a boot loader or a missing root is believed to be final."""
 
+SETTLED_S = 40.0
+"""How long a guest may stay unreachable after its console showed a login and fell silent."""
+
 RESETS_ALLOWED = 3
 """How often a guest may reset itself while it boots (first-boot relabelling, firmware updates) before it is a loop."""
 
@@ -106,7 +109,7 @@ class _Watch:
         self._machine = machine
         self._log = b""
         self._looked = 0.0
-        self._changed = time.monotonic()
+        self._begun = self._changed = time.monotonic()
         self.answer = ssh.Answer.SILENT
 
     def look(self) -> None:
@@ -128,8 +131,9 @@ class _Watch:
         found = triage.triage(self._log)
         certain = found.failure_class == "kernel-panic" or state is MachineState.CRASHED
         final = found.failure_class in ("firmware", "bootloader", "root-missing") and now - self._changed > QUIET_S
-        if not found.booted and (certain or final):
-            raise self.error(now - self._changed)
+        settled = triage.stage(self._log) is triage.Stage.LOGIN and now - self._changed > SETTLED_S
+        if (not found.booted and (certain or final)) or (settled and self.answer is not ssh.Answer.BANNER):
+            raise self.error(now - self._begun)
         if isinstance(self._machine, CountsResets) and self._machine.resets() > RESETS_ALLOWED:
             raise GuestRebooted(
                 f"{self._machine.name} reset itself {self._machine.resets()} times while it booted",

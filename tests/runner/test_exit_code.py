@@ -4,7 +4,6 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
-from lab.runner.plan import Plan, PlannedCell
 
 from lab.contracts import Cell, Realness
 from lab.errors import Blame, ExitCode
@@ -13,6 +12,7 @@ from lab.results.documents import CellDocument, KnownIssue, RunDocument
 from lab.results.layout import RunLayout
 from lab.results.record import Outcome, Record
 from lab.runner import exit_code
+from lab.runner.plan import Plan, PlannedCell
 
 CELL = Cell("h", "g", "p")
 RUN = "20260101-000000-0000"

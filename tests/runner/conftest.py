@@ -1,0 +1,121 @@
+"""Runs of the real program in a place of their own, with the machine's own cache of images."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+LOCAL = REPOSITORY / "inventories" / "local"
+TIMEOUT_S = 600.0
+
+
+@dataclass
+class Lab:
+    """Starts `lab` and reads what it left."""
+
+    place: Path
+    inventory: Path = LOCAL
+    _started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def reports(self) -> Path:
+        return self.place / "reports"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        # Machines and keys are the test's own; images are dear, so they come from the machine's cache.
+        return {**os.environ, "XDG_STATE_HOME": str(self.place / "state")}
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "lab", *words],
+            cwd=REPOSITORY,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._started.append(started)
+        return started
+
+    def run_words(self, *more: str) -> Sequence[str]:
+        return ("run", str(self.inventory), "--reports", str(self.reports), *more)
+
+    def run(self, *more: str) -> tuple[int, str]:
+        """Run to the end; exit status and output."""
+        started = self.start(*self.run_words(*more))
+        out, _ = started.communicate(timeout=TIMEOUT_S)
+        return started.returncode, out
+
+    def runs(self) -> list[Path]:
+        return sorted((self.reports / "runs").iterdir())
+
+    def records(self, run: Path) -> list[dict[str, Any]]:
+        files = sorted(run.glob("cells/*/*/*/attempt-*/records.jsonl"))
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+    def cells(self, run: Path) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in sorted(run.glob("cells/*/*/*/attempt-*/cell.json"))]
+
+    def journal(self, run: Path) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+
+    def machine_files(self) -> list[Path]:
+        return list((self.place / "state").rglob("machine.json"))
+
+    def processes(self) -> list[str]:
+        """Command lines of every process that has to do with this place."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                try:
+                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                except OSError:
+                    continue
+                if str(self.place) in command:
+                    found.append(f"{entry.name} {command[:200]}")
+        return found
+
+    def end(self) -> None:
+        for started in self._started:
+            if started.poll() is None:
+                started.send_signal(signal.SIGINT)
+                try:
+                    started.wait(60)
+                except subprocess.TimeoutExpired:
+                    started.kill()
+                    started.wait()
+            if started.stdout is not None:
+                started.stdout.close()
+        subprocess.run(
+            [sys.executable, "-m", "lab", "reap", str(self.inventory)],
+            cwd=REPOSITORY,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            check=False,
+        )
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    made = Lab(tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="module")
+def shared_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    made = Lab(tmp_path_factory.mktemp("lab"))
+    yield made
+    made.end()

@@ -154,8 +154,10 @@ def _run(argv: list[str], out: int, progress: Progress, *, work: Path) -> tuple[
     if os.geteuid() == 0:
         # In a user namespace the tree must lie where its apparent root may go, which ~/.cache is not.
         environment["TMPDIR"] = str(work)
+    # When this process is killed, the builder is told so and ends too.
+    setpriv = process.find("setpriv", package="util-linux")
     started = subprocess.Popen(
-        argv,
+        [setpriv, "--pdeathsig", "TERM", *argv],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

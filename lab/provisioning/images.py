@@ -60,6 +60,19 @@ def verify(source: ImageSource) -> Image | None:
     return None if manifest is None else cache.check(folder, manifest, fully=True).image(folder)
 
 
+def verify_all() -> tuple[dict[str, str], ...]:
+    """Every byte of every image of the cache held against its sum: one row each, with `problem` empty or a sentence."""
+    rows = []
+    for folder, manifest in cache.entries():
+        try:
+            cache.check(folder, manifest, fully=True)
+            problem = ""
+        except ImageError as reason:
+            problem = str(reason)
+        rows.append({"name": manifest.name, "digest": manifest.digest, "folder": str(folder), "problem": problem})
+    return tuple(rows)
+
+
 def listing() -> tuple[Listed, ...]:
     """What the cache holds."""
     current = {entry_name(BuildSource(build=name)) for name in recipes.names()}
@@ -83,10 +96,14 @@ def entry_name(source: ImageSource) -> str:
     match source:
         case BuildSource(build=name):
             return f"{name}-{recipes.load(name).key()}"
-        case FileSource() | UrlSource() | PackageSource():
+        case FileSource() | UrlSource():
             from lab.provisioning import fetch
 
             return fetch.entry_name(source)
+        case PackageSource():
+            from lab.provisioning import convert
+
+            return convert.entry_name(source)
 
 
 def _ready(source: ImageSource, *, progress: Progress | None = None) -> Image | None:
@@ -96,9 +113,10 @@ def _ready(source: ImageSource, *, progress: Progress | None = None) -> Image | 
         manifest = cache.read_manifest(folder)
         return None if manifest is None else cache.check(folder, manifest).image(folder)
     except ImageCorrupt as reason:
-        if not isinstance(source, BuildSource | PackageSource):
+        if isinstance(source, UrlSource):
             raise
-        if progress is None:
+        # A file that changed is verified again, against the sum in the inventory.
+        if progress is None or isinstance(source, FileSource):
             return None
         # It can be made again, so a damaged copy is no reason to stop; the damage is kept for a person to see.
         logger.warning("image.damaged", why=reason.what)
@@ -111,10 +129,18 @@ def _make(source: ImageSource, name: str, progress: Progress) -> Image:
         match source:
             case BuildSource(build=recipe):
                 manifest = _build(recipes.load(recipe), work, progress)
-            case FileSource() | UrlSource() | PackageSource():
+            case FileSource():
                 from lab.provisioning import fetch
 
-                manifest = fetch.make(source, work, progress)
+                manifest = fetch.from_file(source, work, progress)
+            case UrlSource():
+                from lab.provisioning import fetch
+
+                manifest = fetch.from_url(source, work, progress)
+            case PackageSource():
+                from lab.provisioning import convert
+
+                manifest = convert.from_package(source, work, progress)
         folder = work / "image"
         cache.write_manifest(manifest, folder)
         final = cache.publish(folder, name)

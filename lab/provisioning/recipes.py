@@ -75,17 +75,17 @@ class Recipe:
         return digest.hexdigest()[:16]
 
 
-def names(folder: Path = FOLDER) -> tuple[str, ...]:
+def names() -> tuple[str, ...]:
     """The recipes that there are."""
-    return tuple(sorted(path.parent.name for path in folder.glob("*/recipe.toml")))
+    return tuple(sorted(path.parent.name for path in FOLDER.glob("*/recipe.toml")))
 
 
-def load(name: str, folder: Path = FOLDER) -> Recipe:
+def load(name: str) -> Recipe:
     """The recipe called `name`. Raises `ImageError` when there is none or it is not well-formed."""
-    known = names(folder)
+    known = names()
     if name not in known:
         raise ImageError(f"no recipe {name!r}", hint=f"known: {', '.join(known)}")
-    path = folder / name / "recipe.toml"
+    path = FOLDER / name / "recipe.toml"
     try:
         data = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as reason:
@@ -93,7 +93,7 @@ def load(name: str, folder: Path = FOLDER) -> Recipe:
     _check(path, data)
     return Recipe(
         name=name,
-        folder=folder / name,
+        folder=FOLDER / name,
         title=data["title"],
         suite=data["suite"],
         variant=data["variant"],

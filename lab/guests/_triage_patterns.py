@@ -30,7 +30,7 @@ WORTH = re.compile(
     r"|ASSERT|VFS|[Ww]aiting|Gave up|initramfs|dracut|emergency|memory|LOCKUP|stall|blocked|orruption|Remounting|RUN "
     r"|Violation|Denied|PXE-|^L |maintenance|[Tt]im|BIOS|UEFI|BdsDxe|Boot|XEN|Xen|Core dump|Reached|login:|interop-lab"
     r"|Welcome|OpenRC|INIT|  OK  |systemd|Run /|Linux|EFI|LINUX|Load|LILO|Hypervisor|DMI: |ptrace|QEMU|udhcpc"
-    r"|tty|hvc|mounting|Unable|divide|start_image|invalid|unknown|Traceback|DHCPOFFERS|detected"
+    r"|tty|hvc|mounting|Unable|divide|start_image|invalid|unknown|BTRFS|Traceback|DHCPOFFERS|detected"
 )
 # A kernel line carries printk's time stamp; "<6>" before it with a raw console, "[T1]" with CONFIG_PRINTK_CALLER.
 KERNEL_LINE = re.compile(r"(?:<\d{1,3}>)?\[ {0,8}\d{1,9}\.\d{6}\](?:\[ {0,6}[TC]\d{1,7}\])? ?(.*)")
@@ -129,9 +129,9 @@ _KINDS = (
         "bootloader",
         Stage.BOOT_LOADER,
         (
-            (r"^error: (?:.{1,60}: )?((?:file|symbol|disk|device|partition|unknown) .{1,120})", "GRUB: {0}"),
-            (r"^error: (?:.{1,60}: )?((?:no such|you need|out of|attempt|can't|not a) .{1,120})", "GRUB: {0}"),
-            (r"^error: (?:.{1,60}: )?((?:bad shim|invalid|premature|verification) .{1,120})", "GRUB: {0}"),
+            (r"^error: (?:\S{1,60}:)? ?((?:file|symbol|disk|device|partition|unknown) .{1,120})", "GRUB: {0}"),
+            (r"^error: (?:\S{1,60}:)? ?((?:no such|you need|out of|attempt|can't|not a) .{1,120})", "GRUB: {0}"),
+            (r"^error: (?:\S{1,60}:)? ?((?:bad shim|invalid|premature|verification) .{1,120})", "GRUB: {0}"),
             (r"^grub rescue>", "GRUB does not find its own files and waits in its rescue shell"),
             (r"^grub> ?|^ {0,9}Minimal BASH-like line editing", "GRUB has no configuration and waits for a person"),
             (r"^Could not find kernel image: (.{0,80})", "the boot loader does not find the kernel {0}"),
@@ -187,7 +187,7 @@ _KINDS = (
             (r"Kernel panic - not syncing: ?(.{0,160})", "kernel panic: {0}"),
             (r"(BUG: (?:unable to handle|kernel NULL).{0,100})", _FAILED),
             (r"((?:kernel BUG at|Unable to handle kernel).{0,100})", _FAILED),
-            (r"((?:Oops|general protection fault|invalid opcode): .{0,20}\[#\d.{0,60})", _FAILED),
+            (r"((?:Oops|general protection fault|invalid opcode)[:,] .{0,90}\[#\d.{0,60})", _FAILED),
             (r"((?:divide error|double fault|stack segment): .{0,20}\[#\d.{0,60})", _FAILED),
         ),
         Blame.GUEST,

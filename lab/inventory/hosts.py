@@ -20,7 +20,6 @@ from lab.inventory.validation import check
 from lab.results.record import FileModel
 from lab.secrets import Secret
 
-
 _ORDER = tuple(Realness)  # the most real first
 
 
@@ -88,7 +87,7 @@ def _host(reading: _Reading, drivers: Drivers) -> Host | None:
     settings = _settings(reading, driver, values) if driver else None
     if driver and fields and fields.realness and _ORDER.index(fields.realness) < _ORDER.index(driver.REALNESS):
         # A simulation must never be shown as the real thing.
-        text = f'hosts of the driver "{name}" are {driver.REALNESS}, which {fields.realness} would hide'
+        text = f'hosts of the driver "{name}" are {driver.REALNESS}; "{fields.realness}" would hide that'
         reading.complain(("realness",), text)
     if driver is None or fields is None or len(reading.problems) > before:
         return None

@@ -30,6 +30,7 @@ _QUIET = {
     # A source that cannot be read is an error and not a warning.
     "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "true",
     "ANSIBLE_NOCOLOR": "true",
+    "LC_ALL": "C.UTF-8",  # Ansible refuses to start without UTF-8
     "ANSIBLE_DEPRECATION_WARNINGS": "false",
     "ANSIBLE_LOAD_CALLBACK_PLUGINS": "false",
     "ANSIBLE_LOG_PATH": os.devnull,  # a decrypted value must not reach a log file
@@ -121,8 +122,8 @@ def _ask(folder: Path, files: Sequence[Path], problems: Problems) -> Resolved | 
 
 
 def _ansible(folder: Path, files: Sequence[Path], words: Sequence[str], problems: Problems) -> process.Finished | None:
-    # The Ansible of the environment that runs us, whatever PATH says.
-    argv = [sys.executable, "-m", "ansible", *words]
+    # The Ansible of the environment that runs us, whatever PATH says; -P: and not a module that lies in the folder.
+    argv = [sys.executable, "-P", "-m", "ansible", *words]
     for path in files:
         argv += ["-i", str(path.absolute())]
     try:

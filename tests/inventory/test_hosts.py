@@ -21,7 +21,7 @@ HOST_PROBLEMS = {
         'hosts.yaml:5: one.lab_realness: wanted one of real, emulated, simulated, got "reel" (did you mean "real"?)'
     ),
     "lab_driver: esxi\n      lab_address: x\n      lab_realness: real": (
-        'hosts.yaml:6: one.lab_realness: hosts of the driver "esxi" are emulated, which real would hide'
+        'hosts.yaml:6: one.lab_realness: hosts of the driver "esxi" are emulated; "real" would hide that'
     ),
     "lab_driver: qemu\n      lab_accelerator: kwm": (
         'hosts.yaml:5: one.lab_accelerator: wanted one of auto, tcg, kvm, got "kwm" (did you mean "kvm"?)'

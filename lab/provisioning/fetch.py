@@ -19,21 +19,20 @@ _EXTERNAL_DATA_FILE = 1 << 2
 
 def entry_name(source: FileSource | UrlSource) -> str:
     """The name in the cache: a digest of all that the inventory says of the image."""
-    match source:
-        case FileSource():
-            said = [
-                str(source.file.absolute()),
-                source.format,
-                source.sha256,
-                str(source.kernel or ""),
-                str(source.initrd or ""),
-                source.kernel_arguments,
-            ]
-            kind = "file"
-        case UrlSource():
-            # By content and not by place: two mirrors of one image are one image.
-            said = [source.format, source.sha256]
-            kind = "url"
+    if isinstance(source, FileSource):
+        kind = "file"
+        said = [
+            str(source.file.absolute()),
+            source.format,
+            source.sha256,
+            str(source.kernel or ""),
+            str(source.initrd or ""),
+            source.kernel_arguments,
+        ]
+    else:
+        # By content and not by place: two mirrors of one image are one image.
+        kind = "url"
+        said = [source.format, source.sha256]
     return f"{kind}-{hashlib.sha256(chr(0).join(said).encode()).hexdigest()[:16]}"
 
 

@@ -81,7 +81,8 @@ def download(request: Request, part: Path, progress: Callable[[str], None]) -> N
     except (httpx.TooManyRedirects, httpx.InvalidURL, httpx.DecodingError) as reason:
         raise ImageError(f"{request.shown}: {reason}") from reason
     raise ImageError(
-        f"{request.shown} broke off {_TRIES_WITHOUT_PROGRESS} times without a byte more, after {_size(part)} bytes: {why}",
+        f"{request.shown} broke off {_TRIES_WITHOUT_PROGRESS} times without a byte more, "
+        f"after {_size(part)} bytes: {why}",
         hint="run again later: the download goes on where it stopped",
     )
 

@@ -126,27 +126,31 @@ def _ready(source: ImageSource, *, progress: Progress | None = None) -> Image | 
 
 def _make(source: ImageSource, name: str, progress: Progress) -> Image:
     with cache.making(name) as work:
-        match source:
-            case BuildSource(build=recipe):
-                manifest = _build(recipes.load(recipe), work, progress)
-            case FileSource():
-                from lab.provisioning import fetch
-
-                manifest = fetch.from_file(source, work, progress)
-            case UrlSource():
-                from lab.provisioning import fetch
-
-                manifest = fetch.from_url(source, work, progress)
-            case PackageSource():
-                from lab.provisioning import convert
-
-                manifest = convert.from_package(source, work, progress)
+        manifest = _made(source, work, progress)
         folder = work / "image"
         cache.write_manifest(manifest, folder)
         final = cache.publish(folder, name)
     image = cache.check(final, manifest).image(final)
     logger.info("image.made", name=name, digest=image.digest)
     return image
+
+
+def _made(source: ImageSource, work: Path, progress: Progress) -> Manifest:
+    match source:
+        case BuildSource(build=recipe):
+            return _build(recipes.load(recipe), work, progress)
+        case FileSource():
+            from lab.provisioning import fetch
+
+            return fetch.from_file(source, work, progress)
+        case UrlSource():
+            from lab.provisioning import fetch
+
+            return fetch.from_url(source, work, progress)
+        case PackageSource():
+            from lab.provisioning import convert
+
+            return convert.from_package(source, work, progress)
 
 
 def _build(recipe: recipes.Recipe, work: Path, progress: Progress) -> Manifest:
@@ -156,16 +160,12 @@ def _build(recipe: recipes.Recipe, work: Path, progress: Progress) -> Manifest:
     built = build.build(recipe, work, progress)
     folder = work / "image"
     folder.mkdir()
-    files = {}
-    for role, path, name in (
-        ("disk", built.disk, "disk.raw"),
-        ("kernel", built.kernel, "vmlinuz"),
-        ("initrd", built.initrd, "initrd"),
-    ):
+    files: list[cache.CachedFile] = []
+    for path, name in ((built.disk, "disk.raw"), (built.kernel, "vmlinuz"), (built.initrd, "initrd")):
         if not path.is_file():
             raise ImageError(f"the recipe {recipe.name} made no {name}")
         path.chmod(0o444)
-        files[role] = cache.describe(path.rename(folder / name), folder=folder)
+        files.append(cache.describe(path.rename(folder / name), folder=folder))
     kernel = next((f"{name} {version}" for name, version in built.packages.items() if name.startswith("linux-")), "")
     made = cache.now()
     return Manifest(
@@ -176,5 +176,7 @@ def _build(recipe: recipes.Recipe, work: Path, progress: Progress) -> Manifest:
         origin=f"built on {made} from the recipe {recipe.name} (Debian {recipe.suite}; {kernel})",
         made=made,
         packages=built.packages,
-        **files,
+        disk=files[0],
+        kernel=files[1],
+        initrd=files[2],
     )

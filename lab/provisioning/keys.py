@@ -49,7 +49,7 @@ def _make(private: Path) -> None:
     )
     part = private.with_name(f"{_NAME}.part")
     part.unlink(missing_ok=True)  # under the lock: what is there was left by a process that died
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
         target.write(text)
         target.flush()
         os.fsync(target.fileno())

@@ -37,10 +37,10 @@ def reachable(check: Check) -> Iterator[ast.AST]:
     while todo:
         for node in ast.walk(todo.pop()):
             yield node
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in local:
-                if node.func.id not in seen:
-                    seen.add(node.func.id)
-                    todo.append(local[node.func.id])
+            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            if called in local and called not in seen:
+                seen.add(called)
+                todo.append(local[called])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SUITES).as_posix())

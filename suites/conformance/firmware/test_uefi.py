@@ -27,7 +27,7 @@ def test_uefi_started_the_guest(guest: Guest, machine: Machine) -> None:
 def test_variables_can_be_written(guest: Guest, machine: Machine) -> None:
     """Catches a variable store that is missing, read-only or forgets: boot entries and secure boot keys live there."""
     _only_uefi(machine)
-    # The first four bytes are the variable's attributes: non-volatile, boot and runtime access;
+    # One write, as efivarfs wants it. The first four bytes are the variable's attributes: non-volatile, boot and runtime access;
     # others cannot be made once the system runs (UEFI 2.10, section 8.2, SetVariable).
     script = f"""
     set -e
@@ -35,11 +35,12 @@ def test_variables_can_be_written(guest: Guest, machine: Machine) -> None:
     mount -t efivarfs none {MOUNT}
     trap 'umount {MOUNT}; rmdir {MOUNT}' EXIT
     ls {MOUNT} | wc -l
-    printf '\\007\\000\\000\\000lab' >{MOUNT}/{VARIABLE}
+    printf '\\007\\000\\000\\000lab' >{MOUNT}.value
+    dd if={MOUNT}.value of={MOUNT}/{VARIABLE} 2>/dev/null
     tail -c 3 {MOUNT}/{VARIABLE}
     echo
-    chattr -i {MOUNT}/{VARIABLE} 2>/dev/null || true
-    rm {MOUNT}/{VARIABLE}
+    chattr -i {MOUNT}/{VARIABLE}
+    rm {MOUNT}/{VARIABLE} {MOUNT}.value
     """
     count, value = linux.sh(guest, script).splitlines()[:2]
     assert int(count) > 0, "the firmware has no variables at all"

@@ -86,7 +86,9 @@ class Booted:
             self.reconnect()
 
     def boot_id(self) -> str:
-        return self.sh("cat /proc/sys/kernel/random/boot_id")
+        found = self.sh("cat /proc/sys/kernel/random/boot_id")
+        assert found, "the guest has no boot id"
+        return found
 
 
 class RequiredContract:

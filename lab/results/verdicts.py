@@ -135,12 +135,16 @@ def compute(
     return found
 
 
-def of_runs(runs: Sequence[Run], *, cell: str = "*", feature: str = "*") -> list[Verdict]:
+def of_runs(
+    runs: Sequence[Run], *, cell: str = "*", feature: str = "*", features_of: Mapping[str, str] | None = None
+) -> list[Verdict]:
     """The verdicts of some runs as they are now, beside the statements that lie next to their inventories.
 
-    `cell` and `feature` are shell patterns. Raises `ConfigurationError` for a bad file of statements.
+    `cell` and `feature` are shell patterns, `features_of` is as in `compute`; with the catalogue's, the site shows
+    the same. Raises `ConfigurationError` for a bad file of statements.
     """
-    found = compute(runs, now=datetime.now(UTC), statements=beside(run.document.inventory for run in runs))
+    stated = beside(run.document.inventory for run in runs)
+    found = compute(runs, now=datetime.now(UTC), statements=stated, features_of=features_of)
     return [each for each in found if fnmatchcase(each.cell, cell) and fnmatchcase(each.feature, feature)]
 
 

@@ -96,35 +96,24 @@ def expecting(plan: Plan, inventory: Inventory, measured: Mapping[str, float]) -
 
 
 class _Reasons:
-    """Why cells are excluded; what depends on a part of a cell only is found out once."""
+    """Why cells are excluded; what many cells have in common is found out once."""
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
         rules = inventory.matrix.exclude
         self._rules = [(re.compile(translate(rule.cells)), rule.reason) for rule in rules]
         self._any_rule = re.compile("|".join(pattern.pattern for pattern, _ in self._rules) or r"(?!)")
-        self._of_hardware = cache(self._find_of_hardware)
-        self._of_driver = cache(self._find_of_driver)
-        self._of_guest = cache(self._find_of_guest)
+        self._of_parts = cache(self._find_of_parts)
 
     def of(self, cell: Cell, name: str) -> str | None:
         if self._any_rule.match(name):
             return next(reason for pattern, reason in self._rules if pattern.match(name))
-        driver = self._inventory.hosts[cell.host].driver
-        return (
-            self._of_driver(driver, cell.profile)
-            or self._of_hardware(cell.guest, cell.profile)
-            or self._of_guest(cell.guest)
-        )
+        return self._of_parts(self._inventory.hosts[cell.host].driver, cell.guest, cell.profile)
 
-    def _find_of_driver(self, driver: str, profile: str) -> str | None:
-        return hypervisors.load(driver).refuses(self._inventory.profiles[profile])
-
-    def _find_of_hardware(self, guest: str, profile: str) -> str | None:
-        return self._inventory.guests[guest].lacks(self._inventory.profiles[profile])
-
-    def _find_of_guest(self, guest: str) -> str | None:
-        return self._inventory.guests[guest].missing()
+    def _find_of_parts(self, driver: str, guest: str, profile: str) -> str | None:
+        """Why no host of that driver can run that guest on that hardware; the hypervisor's own reason first."""
+        hardware, entry = self._inventory.profiles[profile], self._inventory.guests[guest]
+        return hypervisors.load(driver).refuses(hardware) or entry.lacks(hardware) or entry.missing()
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -29,7 +29,8 @@ _LIBRARY_FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/lib/x86_64-linux-gnu")
 _LOADER = "/usr/lib64/ld-linux-x86-64.so.2"
 _LIBRARY = re.compile(r"(lib[\w.+-]*\.so[\w.]*|ld-linux[\w.-]*)")
 # rootflags: its initial RAM disk mounts the root read-only without it.
-_ARGUMENTS = "rootfstype=ext4 rootflags=rw modules=ext4,virtio_blk,virtio_net"
+# no_timer_check: on a busy machine an emulated timer may come late, and the kernel would panic over it.
+_ARGUMENTS = "rootfstype=ext4 rootflags=rw modules=ext4,virtio_blk,virtio_net no_timer_check"
 
 
 def entry_name(source: PackageSource) -> str:

@@ -102,7 +102,6 @@ def _once(client: httpx.Client, request: Request, part: Path, progress: Callable
         _remember_validator(answer, part)
         with part.open("r+b" if start else "wb") as target:
             target.seek(start)
-            target.truncate()
             got = start
             shown = start
             for chunk in answer.iter_raw(1 << 18):

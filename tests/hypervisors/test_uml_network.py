@@ -138,9 +138,10 @@ def test_a_refusal_is_passed_on_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         between = relay.Relay(listener, "127.0.0.1", port)
         between.start()
+        # The reset may come before connect() has returned, and is its error then.
         with (
-            socket.create_connection(("127.0.0.1", between.port), PATIENCE_S) as client,
             pytest.raises(ConnectionResetError),
+            socket.create_connection(("127.0.0.1", between.port), PATIENCE_S) as client,
         ):
             client.recv(1)
 

@@ -18,7 +18,7 @@ from types import FrameType
 
 from lab import log, process, pytest_plugin, waiting
 from lab.contracts import Realness
-from lab.errors import Blame, ExitCode, LabError
+from lab.errors import Blame, ExitCode, GuestError, LabError
 from lab.provisioning.bring_up import CellSession, open_session
 from lab.results import store
 from lab.results.documents import CellDocument
@@ -119,6 +119,7 @@ class _Note:
         """A fault outside of any check: every check that has no record yet gets one that says why."""
         done = {record.check for record in store.read_attempt(self._work.layout, self._work.run).records}
         file = store.RecordFile(self._work.layout.records)
+        decisive = Outcome.FAILED if isinstance(reason, GuestError) else Outcome.BROKEN
         for position, check in enumerate(check for check in self._work.checks if check not in done):
             first = position == 0 and not done
             file.append(
@@ -128,7 +129,7 @@ class _Note:
                     feature=pytest_plugin.feature_of(check, self._suites),
                     check=check,
                     attempt=self._work.attempt,
-                    outcome=Outcome.BROKEN if first else Outcome.BLOCKED,
+                    outcome=(decisive if first else Outcome.BLOCKED),
                     blame=reason.blame,
                     reason=str(reason)[:REASON_LIMIT],
                     realness=self.realness,

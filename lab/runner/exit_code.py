@@ -2,47 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import date
+from enum import Enum, auto
 
 from lab.errors import ExitCode
+from lab.results.documents import KnownIssue
+from lab.results.judgement import Judgement, of_attempts
 from lab.results.record import Outcome, Record
 from lab.results.store import CellResult, Run
 from lab.runner.plan import Plan
 
 
 def of(run: Run, plan: Plan) -> ExitCode:
-    """What the last attempt at every cell says; a failure that a known issue explains is as expected.
+    """What all attempts at every cell say; a failure that a known issue explains is as expected.
 
-    The product's failure outranks the lab's fault, because somebody must look at it either way and it is
-    the one that the night was for. A planned check without a record is the lab's fault.
+    A retry never hides a failure. The product's failure outranks the lab's fault, because somebody must look
+    at it either way and it is the one that the night was for. A planned check without a judgement of the
+    product is the lab's fault, unless somebody chose to skip it.
     """
     cells = {cell.cell: cell for cell in run.cells()}
     if not any(cell.records for cell in cells.values()):
         return ExitCode.NOTHING_RUN
     today = run.document.started.date()
-    if any(_unexplained_failures(cell, today) for cell in cells.values()):
+    states = [state for cell in cells.values() for state in _states(cell, today)]
+    if _State.FAILED in states:
         return ExitCode.PRODUCT_FAILED
-    for planned in plan.cells:
-        if planned.excluded is not None or not planned.checks:
-            continue
-        found = cells.get(planned.cell)
-        if found is None or _lab_at_fault(found.last.records, planned.checks):
-            return ExitCode.LAB_AT_FAULT
-    return ExitCode.AS_EXPECTED
+    missing = any(
+        planned.excluded is None and not _has_all(cells.get(planned.cell), planned.checks) for planned in plan.cells
+    )
+    return ExitCode.LAB_AT_FAULT if missing or _State.UNJUDGED in states else ExitCode.AS_EXPECTED
 
 
-def _unexplained_failures(cell: CellResult, today: date) -> list[Record]:
+class _State(Enum):
+    """What a check in a cell means for the exit code."""
+
+    FAILED = auto()
+    UNJUDGED = auto()
+    FINE = auto()
+
+
+def _states(cell: CellResult, today: date) -> list[_State]:
+    by_check: dict[str, list[Record]] = {}
+    for record in cell.records:
+        by_check.setdefault(record.check, []).append(record)
     document = cell.last.document
     issues = document.known_issues if document else []
-    return [
-        record
-        for record in cell.last.records
-        if record.outcome is Outcome.FAILED
-        and not any(issue.covers(record.cell, record.feature, record.check, today) for issue in issues)
-    ]
+    return [_state(records, issues, today) for records in by_check.values()]
 
 
-def _lab_at_fault(records: Iterable[Record], planned: tuple[str, ...]) -> bool:
-    by_check = {record.check: record.outcome for record in records}
-    return any(by_check.get(check) in (None, Outcome.BROKEN) for check in planned)
+def _state(records: list[Record], issues: Sequence[KnownIssue], today: date) -> _State:
+    judgement = of_attempts(records).judgement
+    record = records[-1]
+    if judgement is Judgement.FAILED:
+        explained = any(issue.covers(record.cell, record.feature, record.check, today) for issue in issues)
+        return _State.FINE if explained else _State.FAILED
+    if judgement is Judgement.UNJUDGED and record.outcome is not Outcome.SKIPPED:
+        return _State.UNJUDGED
+    return _State.FINE
+
+
+def _has_all(cell: CellResult | None, planned: Sequence[str]) -> bool:
+    found = {record.check for record in cell.records} if cell else set()
+    return found.issuperset(planned)

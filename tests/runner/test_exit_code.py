@@ -90,5 +90,17 @@ def test_an_expired_known_issue_explains_nothing(tmp_path: Path) -> None:
     assert code(tmp_path, {"a": Outcome.FAILED}, issues=(issue,)) is ExitCode.PRODUCT_FAILED
 
 
-def test_the_last_attempt_decides(tmp_path: Path) -> None:
-    assert code(tmp_path, {"a": Outcome.FAILED}, {"a": Outcome.PASSED}) is ExitCode.AS_EXPECTED
+def test_a_retry_that_passes_does_not_hide_the_failure(tmp_path: Path) -> None:
+    assert code(tmp_path, {"a": Outcome.FAILED}, {"a": Outcome.PASSED}) is ExitCode.PRODUCT_FAILED
+
+
+def test_a_retry_makes_up_for_the_labs_own_fault(tmp_path: Path) -> None:
+    assert code(tmp_path, {"a": Outcome.BROKEN}, {"a": Outcome.PASSED}) is ExitCode.AS_EXPECTED
+
+
+def test_what_was_blocked_was_not_judged(tmp_path: Path) -> None:
+    assert code(tmp_path, {"a": Outcome.BLOCKED}) is ExitCode.LAB_AT_FAULT
+
+
+def test_a_check_that_somebody_chose_to_skip_is_as_expected(tmp_path: Path) -> None:
+    assert code(tmp_path, {"a": Outcome.SKIPPED}) is ExitCode.AS_EXPECTED

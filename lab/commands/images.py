@@ -1,0 +1,55 @@
+"""Commands about images: `lab images list`, `build`, `verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lab.commands.shared import Json, console, read_inventory, show
+from lab.errors import ExitCode
+
+
+def list_images(*, json: Json = False) -> ExitCode:
+    """List the images in the cache of this machine."""
+    from lab.provisioning import images as cache
+
+    rows = [
+        {
+            "image": entry.name,
+            "digest": entry.digest if json else entry.digest[:19],
+            "made": entry.made,
+            "MiB": entry.disk_bytes >> 20,
+            "current": entry.current,
+            "origin": entry.origin,
+        }
+        for entry in cache.listing()
+    ]
+    return show(rows, json=json)
+
+
+def build_image(recipe: str) -> ExitCode:
+    """Build the image of a recipe, or say where it lies already."""
+    from lab.inventory.models import BuildSource
+    from lab.provisioning import images as cache
+
+    screen = console()
+    image = cache.resolve(BuildSource(build=recipe), progress=lambda line: screen.print(line, markup=False))
+    screen.print(f"{image.name} {image.digest}\n{image.disk}", markup=False, highlight=False, soft_wrap=True)
+    return ExitCode.AS_EXPECTED
+
+
+def verify_images(inventory: Path, *, json: Json = False) -> ExitCode:
+    """Compare the cached images of an inventory's guests with their digests, byte for byte."""
+    from lab.errors import ImageError
+    from lab.provisioning import images as cache
+
+    rows = []
+    damaged = False
+    for entry in read_inventory(inventory).guests.values():
+        try:
+            image = cache.verify(entry.image) if entry.missing() is None else None
+            found = f"whole, {image.digest}" if image else "not in the cache"
+        except ImageError as reason:
+            damaged, found = True, str(reason)
+        rows.append({"guest": entry.name, "image": found})
+    show(rows, json=json)
+    return ExitCode.LAB_AT_FAULT if damaged else ExitCode.AS_EXPECTED

@@ -1,4 +1,4 @@
-"""Capabilities: each a Protocol of its own and a member of `Capability`; a driver has one when the methods are there."""
+"""Capabilities: each a Protocol and a member of `Capability`; a driver has one when the methods are there."""
 
 from __future__ import annotations
 

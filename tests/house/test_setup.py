@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ON_EVERY_DEBIAN = {"apt"}
+ON_EVERY_DEBIAN = {"apt", "coreutils", "util-linux"}
 Packages = Mapping[str, tuple[str, ...]]
 
 

@@ -33,16 +33,20 @@ class Connection:
         self._pulse = pulse
 
     @staticmethod
-    def open(endpoint: Endpoint, login: SshLogin, *, timeout_s: float) -> Connection:
-        """Connect, compare the host key, log in. Raises `GuestUnreachable`, `HostKeyChanged`, `GuestLoginRefused`."""
+    def open(endpoint: Endpoint, login: SshLogin, *, timeout_s: float, greeting_s: float = 3600.0) -> Connection:
+        """Connect, wait at most `greeting_s` for the server to greet, compare the host key, log in.
+
+        Raises `GuestUnreachable`, `HostKeyChanged`, `GuestLoginRefused`.
+        """
         deadline = time.monotonic() + timeout_s
+        greeted_by = min(deadline, time.monotonic() + greeting_s)
         where = f"{endpoint.host}:{endpoint.port}"
         try:
-            sock = dial(endpoint, deadline)
+            sock = dial(endpoint, greeted_by)
         except OSError as reason:
             raise GuestUnreachable(f"no connection to {where}: {reason}") from reason
         try:
-            answer = await_greeting(sock, deadline)
+            answer = await_greeting(sock, greeted_by)
             if answer is not Answer.BANNER:
                 raise GuestUnreachable(f"no SSH server greets on {where}: {_MEANING[answer]}")
             # paramiko's own limits count anew at each step and some of its waits have none.

@@ -159,7 +159,8 @@ class SshChannel:
         def tried() -> Connection | None:
             left_s = max(1.0, deadline - time.monotonic())
             try:
-                return Connection.open(self._endpoint, self._login, timeout_s=min(left_s, 30.0))
+                # A connection that was begun while the guest was down may stay silent: a new one is quicker.
+                return Connection.open(self._endpoint, self._login, timeout_s=min(left_s, 30.0), greeting_s=2.0)
             except GuestUnreachable as reason:
                 last[:] = [reason]
                 return None

@@ -1,0 +1,149 @@
+"""A real guest, booted once on QEMU: what the other tests of this folder prove on this machine, proved inside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from lab import process, waiting
+from lab.contracts import Cell, Firmware, Machine, MachineSpec, Owner, Profile, SshLogin
+from lab.errors import CommandTimedOut, GuestError, HostKeyChanged
+from lab.guests import triage
+from lab.guests.channels import ssh
+from lab.guests.families import linux
+from lab.guests.guest import Guest
+from lab.guests.identity import Identity
+from lab.hypervisors import qemu
+from lab.inventory.models import BuildSource
+from lab.provisioning import images, keys, seed
+
+pytestmark = [pytest.mark.minutes, pytest.mark.timeout(900)]
+
+PROFILE = Profile("pc", Firmware.BIOS, "pc", "virtio", "virtio", 1, 256)
+
+
+@dataclass
+class Booted:
+    """The guest as the tests of this module leave it, one after the other."""
+
+    guest: Guest
+    machine: Machine
+    identity: Identity
+    seed: Path
+
+
+@pytest.fixture(scope="module")
+def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
+    folder = tmp_path_factory.mktemp("guest")
+    identity = Identity.make("real-1")
+    seed_path = folder / "seed.img"
+    key = keys.client_key()
+    seed.write_seed(identity, key.public, seed_path)
+    image = images.resolve(BuildSource(build="jeos"), progress=lambda _: None)
+    pid = os.getpid()
+    owner = Owner("tests", "qemu/jeos/pc", pid, process.start_time(pid) or 0)
+    with qemu.connect("tests-guests", qemu.Settings(accelerator="tcg")) as host:
+        host.upload(image)
+        machine = host.create(MachineSpec(f"real-{pid}", owner, image, PROFILE, seed=seed_path))
+        try:
+            machine.start()
+            endpoint = machine.endpoint(22)
+            waiting.until(lambda: ssh.probe(endpoint, timeout_s=2) is ssh.Answer.BANNER, what="jeos", timeout_s=300)
+            login = SshLogin("root", key.private, identity.host_key_public)
+            channel = ssh.connect(endpoint, login, timeout_s=120)
+            guest = Guest(
+                cell=Cell("qemu", "jeos", "pc"), hypervisor=host, machine=machine, channel=channel, family="linux"
+            )
+            yield Booted(guest, machine, identity, seed_path)
+            guest.close()
+        finally:
+            machine.destroy()
+
+
+def test_its_console_tells_that_it_booted(booted: Booted) -> None:
+    found = triage.triage(booted.machine.console())
+
+    assert (found.booted, found.failure_class) == (True, "none")
+    assert found.kernel == booted.guest.check("uname", "-r")
+
+
+def test_its_facts_are_those_of_its_profile(booted: Booted) -> None:
+    facts = booted.guest.facts
+
+    assert facts.hostname == booted.identity.hostname
+    assert facts.machine_id == booted.identity.machine_id
+    assert facts.cpu.count == 1
+    assert 150 << 10 < (facts.memory_kib or 0) < 256 << 10
+    assert facts.disks[0].driver == "virtio_blk"
+    assert facts.nics[0].driver == "virtio_net"
+    assert facts.firmware == "bios"
+    assert facts.kernel.modules
+    assert dict(facts.virtualization.dmi)["sys_vendor"] == "QEMU"
+
+
+def test_its_small_user_space_can_be_inspected(booted: Booted) -> None:
+    inspect = booted.guest.inspect
+
+    assert inspect.file("/etc/passwd").user == "root"
+    assert inspect.file("/etc/hostname").content_string == f"{booted.identity.hostname}\n"
+    assert inspect.mount_point("/").filesystem == "ext4"
+    assert inspect.sysctl("kernel.hostname") == booted.identity.hostname
+    assert inspect.interface(booted.guest.facts.nics[0].name).addresses
+
+
+def test_it_reboots_when_told(booted: Booted) -> None:
+    guest = booted.guest
+    before = guest.facts.boot_id
+
+    guest.reboot(timeout_s=300)
+
+    assert guest.facts.boot_id != before
+    guest.assert_same_boot()
+
+
+def test_a_renewed_identity_replaces_host_key_name_and_clock(booted: Booted) -> None:
+    guest, key = booted.guest, keys.client_key()
+    old = SshLogin("root", key.private, booted.identity.host_key_public)
+    fresh = Identity.make("real-2")
+    guest.check("date", "-u", "-s", "@1000000000")
+
+    renewal = linux.renew_identity(guest.channel, fresh, key.public, datetime.now(UTC))
+
+    with pytest.raises(HostKeyChanged):
+        ssh.connect(booted.machine.endpoint(22), old, timeout_s=60)
+    login = SshLogin("root", key.private, fresh.host_key_public)
+    channel = ssh.connect(booted.machine.endpoint(22), login, timeout_s=60)
+    sent = datetime.now(UTC).timestamp()
+    seconds = int(channel.run(("date", "-u", "+%s")).out)
+    answered = datetime.now(UTC).timestamp()
+    assert channel.run(("hostname",)).out == "real-2"
+    assert channel.run(("cat", "/etc/machine-id")).out == fresh.machine_id
+    # Whole seconds, and what a busy machine needs between two programs.
+    assert sent - 3 < seconds < answered + 2
+    assert renewal.clock_late_s < 5
+    channel.close()
+
+
+def test_a_panic_is_told_from_a_program_that_prints_one(booted: Booted) -> None:
+    guest = booted.guest
+    words = "Kernel panic - not syncing: only words"
+    guest.check("sh", "-c", f"echo '{words}' >/dev/console; echo '<2>{words}' >/dev/kmsg; echo '<2>later' >/dev/kmsg")
+    waiting.until(
+        lambda: booted.machine.console().count(words.encode()) >= 2, what="the words on the console", timeout_s=60
+    )
+    assert triage.triage(booted.machine.console()).failure_class == "none"
+
+    with pytest.raises((CommandTimedOut, GuestError)):
+        guest.run("sh", "-c", "echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger", timeout_s=20)
+
+    found = waiting.until(
+        lambda: (found := triage.triage(booted.machine.console())).failure_class == "kernel-panic" and found,
+        what="the panic on the console",
+        timeout_s=60,
+    )
+    assert found.cause == "kernel panic: sysrq triggered crash"

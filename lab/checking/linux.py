@@ -23,6 +23,8 @@ for block in /sys/block/*; do
   [ "$(cat "$block/size")" -gt 0 ] || continue
   serial=$(cat "$block/serial" 2>/dev/null || cat "$block/wwid" 2>/dev/null || cat "$block/device/wwid" 2>/dev/null)
   [ -n "$serial" ] || serial=$(cat "$block/device/serial" 2>/dev/null)
+  # SCSI Primary Commands: the unit serial number page has a head of four bytes.
+  [ -n "$serial" ] || serial=$(tail -c +5 "$block/device/vpd_pg80" 2>/dev/null | tr -cd 'A-Za-z0-9_.:-')
   magic=$(dd if="/dev/$name" bs=1 skip=257 count=5 2>/dev/null)
   drivers=
   path=$(readlink -f "$block/device" 2>/dev/null)

@@ -20,7 +20,10 @@ cp "$TREE/bin/busybox" "$ROOT/usr/bin/busybox"
 chroot "$ROOT" /bin/busybox --install -s /usr/bin
 copy_program /usr/sbin/dropbear /usr/bin/dropbearkey /usr/lib/dropbear/dropbearconvert
 mv "$ROOT/usr/lib/dropbear/dropbearconvert" "$ROOT/usr/bin/dropbearconvert"
-copy_program "$(chroot "$TREE" /bin/busybox sh -c 'ls /sbin/ethtool /usr/sbin/ethtool 2>/dev/null' | head -n 1)"
+# Where it lies differs between releases of Debian.
+for place in /sbin/ethtool /usr/sbin/ethtool; do
+    [ ! -f "$TREE$place" ] || { copy_program "$place"; break; }
+done
 
 # Whole families of drivers that no virtual machine of the lab has.
 moddir=$TREE/lib/modules/$kernel/kernel

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -225,8 +225,6 @@ def held(name: str, progress: Progress) -> Iterator[None]:
 @contextmanager
 def making(name: str) -> Iterator[Path]:
     """An empty folder to make `name` in, gone afterwards whatever happens. Removes what dead processes left."""
-    import os
-
     sweep()
     folder = root() / ".making"
     work = folder / f"{name}.{os.getpid()}.{process.start_time(os.getpid())}"
@@ -301,8 +299,3 @@ def entries() -> Iterator[tuple[Path, Manifest]]:
 def used_bytes(folder: Path) -> int:
     """Bytes of this machine's disk that a folder occupies (holes in files cost nothing)."""
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
-
-
-def drop(folder: Path) -> None:
-    """Forget an image."""
-    shutil.rmtree(folder, ignore_errors=False)

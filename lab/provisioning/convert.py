@@ -152,7 +152,7 @@ def _plan(files: Path) -> dict[str, tuple[Path, int]]:
 def _put(disk: Path, plan: dict[str, tuple[Path, int]], work: Path) -> None:
     commands = [f"mkdir {_HOME}", "mkdir /root/.ssh", "sif /root/.ssh mode 040700"]
     # The agent of the sandbox that it was made for: it waits for a controller that is not there.
-    commands.append("unlink /etc/runlevels/boot/quicksand-guest-agent")
+    commands.append("rm /etc/runlevels/boot/quicksand-guest-agent")
     existing = _debugfs(disk, ["ls -p /etc", "ls -p /etc/network"], cwd=work)
     for number, (target, (path, mode)) in enumerate(plan.items()):
         if f"/{Path(target).name}/" in existing:

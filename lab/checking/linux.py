@@ -16,42 +16,61 @@ from lab.contracts import Machine
 from lab.errors import NotSupported
 from lab.guests.guest import Guest
 
-_DISKS = r"""
+# Values are read by the shell itself: each process costs an emulated guest a tenth of a second.
+_COMMON = r"""
+value() { value=; read -r value <"$1"; } 2>/dev/null
+drivers() {
+  drivers= path=$(readlink -f "$1")
+  while [ -n "$path" ] && [ "$path" != /sys ] && [ "$path" != /sys/devices ]; do
+    if [ -e "$path/driver" ]; then driver=$(readlink "$path/driver"); drivers="$drivers,${driver##*/}"; fi
+    path=${path%/*}
+  done
+}
+"""
+
+_DISKS = (
+    _COMMON
+    + r"""
 for block in /sys/block/*; do
   name=${block##*/}
   case $name in loop*|ram*|zram*|sr*|fd*|dm-*|md*|nbd*) continue;; esac
-  [ "$(cat "$block/size")" -gt 0 ] || continue
-  serial=$(cat "$block/serial" 2>/dev/null || cat "$block/wwid" 2>/dev/null || cat "$block/device/wwid" 2>/dev/null)
-  [ -n "$serial" ] || serial=$(cat "$block/device/serial" 2>/dev/null)
-  # SCSI Primary Commands: the unit serial number page has a head of four bytes.
-  [ -n "$serial" ] || serial=$(tail -c +5 "$block/device/vpd_pg80" 2>/dev/null | tr -cd 'A-Za-z0-9_.:-')
-  magic=$(dd if="/dev/$name" bs=1 skip=257 count=5 2>/dev/null)
-  drivers=
-  path=$(readlink -f "$block/device" 2>/dev/null)
-  while [ -n "$path" ] && [ "$path" != /sys ] && [ "$path" != /sys/devices ]; do
-    [ -e "$path/driver" ] && drivers="$drivers,$(basename "$(readlink "$path/driver")")"
-    path=${path%/*}
+  value "$block/size"; size=$value
+  [ "$size" -gt 0 ] || continue
+  serial=
+  for file in serial wwid device/wwid device/serial; do
+    [ -e "$block/$file" ] || continue
+    value "$block/$file"; serial=$value
+    [ -z "$serial" ] || break
   done
-  if [ "$magic" = ustar ]; then tar=1; else tar=0; fi
-  echo "$name|$(cat "$block/size")|$(cat "$block/ro")|$tar|${drivers#,}|$serial"
+  # SCSI Primary Commands: the unit serial number page has a head of four bytes.
+  if [ -z "$serial" ] && [ -e "$block/device/vpd_pg80" ]; then
+    serial=$(tail -c +5 "$block/device/vpd_pg80" | tr -cd 'A-Za-z0-9_.:-')
+  fi
+  drivers "$block/device"
+  value "$block/ro"; ro=$value
+  case $(dd if="/dev/$name" bs=9 count=1 2>/dev/null | tr -d '\000') in lab-seed/) seed=1;; *) seed=0;; esac
+  echo "$name|$size|$ro|$seed|${drivers#,}|$serial"
 done
 """
+)
 
-_NICS = r"""
+_NICS = (
+    _COMMON
+    + r"""
 for net in /sys/class/net/*; do
   [ -e "$net/device" ] || continue
-  path=$(readlink -f "$net/device")
-  drivers=
-  while [ -n "$path" ] && [ "$path" != /sys ] && [ "$path" != /sys/devices ]; do
-    [ -e "$path/driver" ] && drivers="$drivers,$(basename "$(readlink "$path/driver")")"
-    path=${path%/*}
-  done
+  drivers "$net/device"
   rx=0
-  for queue in "$net"/queues/rx-*; do [ -e "$queue" ] && rx=$((rx + 1)); done
-  carrier=$(cat "$net/carrier" 2>/dev/null || echo 0)
-  echo "${net##*/}|$(cat "$net/address")|${drivers#,}|$(cat "$net/mtu")|$carrier|$rx|$(cat "$net/operstate")"
+  for queue in "$net"/queues/rx-*; do [ ! -e "$queue" ] || rx=$((rx + 1)); done
+  # A card that is down refuses to tell its carrier.
+  value "$net/carrier"; carrier=${value:-0}
+  value "$net/address"; address=$value
+  value "$net/mtu"; mtu=$value
+  value "$net/operstate"
+  echo "${net##*/}|$address|${drivers#,}|$mtu|$carrier|$rx|$value"
 done
 """
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +80,7 @@ class Disk:
     name: str  # "vda"
     size_bytes: int
     read_only: bool
-    is_tar: bool  # the lab's seed is a tar archive
+    is_seed: bool  # the lab's: it begins with the name of its first file
     drivers: tuple[str, ...]  # of the device and of what it hangs on, nearest first
     serial: str
 
@@ -112,24 +131,24 @@ def disks(guest: Guest) -> Sequence[Disk]:
     """The guest's disks, without loop, optical and memory devices."""
     found = []
     for line in sh(guest, _DISKS).splitlines():
-        name, sectors, read_only, tar, drivers, serial = line.split("|", 5)
+        name, sectors, read_only, seed, drivers, serial = line.split("|", 5)
         # The kernel counts sizes in 512 bytes whatever the device's blocks are (Documentation/ABI/stable/sysfs-block).
         size = int(sectors) * 512
-        found.append(Disk(name, size, read_only == "1", tar == "1", _words(drivers), serial.strip()))
+        found.append(Disk(name, size, read_only == "1", seed == "1", _words(drivers), serial.strip()))
     return found
 
 
 def root_disk(guest: Guest) -> Disk:
     """The disk that `/` lies on. Raises `LookupError` when no disk is."""
-    for line in guest.check("cat", "/proc/self/mountinfo").splitlines():
-        fields = line.split()
-        if fields[4] == "/":
-            break
-    else:
-        raise LookupError("nothing is mounted on /")
-    path = guest.check("readlink", "-f", f"/sys/dev/block/{fields[2]}")
+    found = disks(guest)
+    return _root(guest, found)
+
+
+def _root(guest: Guest, found: Sequence[Disk]) -> Disk:
+    script = "while read -r id parent device root point rest; do [ $point != / ] || break; done </proc/self/mountinfo"
+    path = sh(guest, f"{script}; readlink -f /sys/dev/block/$device")
     names = PurePosixPath(path).parts
-    for disk in disks(guest):
+    for disk in found:
         if disk.name in names:
             return disk
     raise LookupError(f"/ lies on {path}, which is no disk")
@@ -142,9 +161,10 @@ def data_disk(guest: Guest, machine: Machine) -> Disk:
     """
     if machine.spec.data_disk_mib == 0:
         raise NotSupported("this machine was made without a disk to write to")
-    root = root_disk(guest).name
-    others = [disk for disk in disks(guest) if disk.name != root]
-    found = [disk for disk in others if not disk.is_tar and not disk.read_only and not disk.serial.startswith("hot")]
+    every = disks(guest)
+    root = _root(guest, every).name
+    others = [disk for disk in every if disk.name != root]
+    found = [disk for disk in others if not disk.is_seed and not disk.read_only and not disk.serial.startswith("hot")]
     seen = ", ".join(f"{disk.name} ({disk.size_bytes} bytes)" for disk in others) or "none"
     if len(found) != 1:
         raise AssertionError(f"the guest should see one empty disk beside its root and its seed; it sees: {seen}")

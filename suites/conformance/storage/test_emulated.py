@@ -5,7 +5,7 @@ from __future__ import annotations
 from lab.suite import Guest, Machine, check, linux, not_applicable
 
 DRIVERS = {"sata": "ahci", "ide": "ata_piix", "lsi": "mptspi"}
-WRITTEN_MIB = 4
+WRITTEN_MIB = 2
 
 
 def _driver(machine: Machine) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lab.suite import Guest, Machine, check, linux, not_applicable
 
 DRIVERS = {"nvme": "nvme"}
-WRITTEN_MIB = 4
+WRITTEN_MIB = 2
 
 
 def _driver(machine: Machine) -> str:

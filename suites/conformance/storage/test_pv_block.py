@@ -11,7 +11,7 @@ DRIVERS = {
     "xen": "xen-blkfront",
     "hyperv": "hv_storvsc",
 }
-WRITTEN_MIB = 4
+WRITTEN_MIB = 2
 
 
 def _driver(machine: Machine) -> str:

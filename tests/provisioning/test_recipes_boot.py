@@ -126,6 +126,12 @@ def test_the_image_holds_no_identity(jeos: Image) -> None:
     assert "authorized_keys" not in listed("/root")
 
 
+def test_the_file_system_of_the_image_is_whole(jeos: Image) -> None:
+    e2fsck = process.find("e2fsck", package="e2fsprogs")
+    found = process.run([e2fsck, "-n", "-f", jeos.disk], timeout_s=120)
+    assert found.status == 0, found.stdout
+
+
 def test_without_a_seed_ssh_stays_off(jeos: Image, tmp_path: Path) -> None:
     port = _free_port()
     started = _start(jeos, tmp_path, port, None)

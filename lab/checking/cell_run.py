@@ -335,6 +335,11 @@ class CellRun:
         return worst(self._done.values())
 
     @property
+    def done(self) -> list[str]:
+        """The ids of the checks that have a record."""
+        return list(self._done)
+
+    @property
     def counts(self) -> dict[Outcome, int]:
         return dict(Counter(self._done.values()))
 

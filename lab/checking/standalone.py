@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,7 @@ from lab.inventory.load import load
 from lab.provisioning.bring_up import open_session
 from lab.results import layout, store
 from lab.results.documents import CellDocument, RunDocument
+from lab.results.record import SCHEMA
 
 _log = log.get(__name__)
 
@@ -77,6 +79,14 @@ def opened(inventory_path: Path, cell_name: str, directory: str | None) -> Itera
                 }
             )
             store.write_document(attempt.cell_json, cell_document)
+        planned = {
+            **asdict(cell),
+            "cell": cell.name,
+            "realness": session.realness,
+            "checks": cell_run.done,
+            "excluded": None,
+        }
+        store.write_json(paths.plan_json, {"schema": SCHEMA, "cells": [planned], "estimate_s": 0.0})
         finished = document.model_copy(update={"finished": datetime.now(UTC), "outcomes": cell_run.counts})
         store.write_document(paths.run_json, finished)
     finally:

@@ -51,6 +51,13 @@ def refuses(profile: Profile) -> str | None:
     return arguments.refuses(profile)
 
 
+def prove_accelerator() -> tuple[bool, str]:
+    """Whether KVM runs guests on this machine, and one sentence that says how that is known. Raises `MissingTool`."""
+    binary = process.find(Settings().binary, package="qemu-system-x86")
+    proof = accelerator.kvm_proof(binary, version_of(binary)[1])
+    return proof.works, proof.sentence
+
+
 @contextmanager
 def connect(name: str, settings: Settings) -> Iterator[QemuHost]:
     """Find QEMU and check its version. Raises `MissingTool`, `MissingExtra`, `HostError`."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from lab import log, waiting
-from lab.contracts import CountsResets, Machine, MachineState, SshLogin
+from lab.contracts import CountsResets, Endpoint, Machine, MachineState, SshLogin
 from lab.errors import (
     GuestError,
     GuestHasNoNetwork,
@@ -33,6 +35,10 @@ LOGIN_TIMEOUT_S = 30.0
 CLONE_TIMEOUT_S = 30.0
 """For a restored guest to answer; it is up already, so a longer silence means that the copy is bad."""
 
+PROBE_TIMEOUT_S = 25.0
+"""For the SSH greeting. An emulated guest forks a server for each connection, which takes seconds while it boots:
+who hangs up early and asks again keeps it from ever answering."""
+
 CONSOLE_EVERY_S = 1.0
 """How often the console of a booting guest is read."""
 
@@ -57,10 +63,11 @@ def log_in(machine: Machine, port: int, make: GuestMaker, login: SshLogin, *, ti
     """
     watch = _Watch(machine)
     deadline = time.monotonic() + timeout_s
+    prober = _Prober(machine.endpoint(port))
 
     def answers() -> Guest | None:
         watch.look()
-        watch.answer = ssh.probe(machine.endpoint(port), timeout_s=2.0)
+        watch.answer = prober.answer() or watch.answer
         if watch.answer is not ssh.Answer.BANNER:
             return None
         try:
@@ -68,6 +75,7 @@ def log_in(machine: Machine, port: int, make: GuestMaker, login: SshLogin, *, ti
         except GuestUnreachable as reason:
             # sshd may restart once while the guest still boots; the deadline decides.
             _log.info("login.again", machine=machine.name, reason=reason)
+            watch.answer = ssh.Answer.CLOSED
             return None
 
     try:
@@ -100,6 +108,29 @@ def log_in_to_clone(machine: Machine, make: GuestMaker, template: SshLogin, iden
         guest.close()
     own = SshLogin(template.user, template.private_key, identity.host_key_public)
     return waiting.until(lambda: answers(own), what=f"{what} with its own identity", timeout_s=CLONE_TIMEOUT_S)
+
+
+class _Prober:
+    """Asks a guest's SSH port beside the watch over its console; one question at a time."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._answers: queue.SimpleQueue[ssh.Answer] = queue.SimpleQueue()
+        self._asking: threading.Thread | None = None
+
+    def answer(self) -> ssh.Answer | None:
+        """The answer to a question that has ended; asks the next one when none is under way."""
+        if self._asking is None:
+            self._asking = threading.Thread(target=self._ask, daemon=True, name="ssh-probe")
+            self._asking.start()
+        self._asking.join(0.05)
+        if self._asking.is_alive():
+            return None
+        self._asking = None
+        return self._answers.get()
+
+    def _ask(self) -> None:
+        self._answers.put(ssh.probe(self._endpoint, timeout_s=PROBE_TIMEOUT_S))
 
 
 class _Watch:

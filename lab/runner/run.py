@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -73,6 +74,8 @@ class Run:
             listener=self._listener(journal),
             limit_s=self._limit_s,
         )
+        # Who asks the controller to end (a CI server, a service manager) means what Ctrl-C means.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             with self.display:
                 self._execute_all(executor)

@@ -201,11 +201,15 @@ def default_route(guest: Guest) -> tuple[str, str]:
 
 
 def kernel_log(guest: Guest) -> Sequence[KernelLine]:
-    """The kernel's log with its levels."""
+    """The kernel's own log with its levels; what programs wrote into it through /dev/kmsg is not in it.
+
+    A line begins with facility * 8 + level, and no program can write with the kernel's facility 0 (printk.c,
+    devkmsg_write).
+    """
     found = []
     for line in guest.check("dmesg", "-r").splitlines():
         match = re.match(r"<(\d+)>(.*)", line)
-        if match:
+        if match and int(match[1]) >> 3 == 0:
             found.append(KernelLine(int(match[1]) & 7, match[2]))
     return found
 

@@ -133,7 +133,7 @@ def test_an_inclusion_may_have_suites_of_its_own():
         (("smoke",), None, SMOKE),
         (("conformance",), None, SMOKE + CONFORMANCE),
         (("smoke", "conformance", "performance"), None, SMOKE + CONFORMANCE + PERFORMANCE),
-        (("conformance",), "smoke", SMOKE),
+        (("conformance",), "smoke", ()),
         (("smoke", "performance"), "conformance", SMOKE),
         (("performance",), "performance", PERFORMANCE),
     ],

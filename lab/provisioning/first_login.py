@@ -42,6 +42,9 @@ who hangs up early and asks again keeps it from ever answering."""
 CONSOLE_EVERY_S = 1.0
 """How often the console of a booting guest is read."""
 
+STOPS_BOOT = frozenset({"kernel-panic", "root-missing", "bootloader", "firmware", "filesystem", "oom"})
+"""Classes of failure that explain why a guest resets itself."""
+
 GuestMaker = Callable[[SshLogin, float], Guest]
 
 
@@ -141,6 +144,7 @@ class _Watch:
         self._log = b""
         self._looked = 0.0
         self._begun = self._changed = time.monotonic()
+        self._stopped_by: triage.Triage | None = None
         self.answer = ssh.Answer.SILENT
 
     def look(self) -> None:
@@ -165,7 +169,14 @@ class _Watch:
         settled = triage.stage(self._log) is triage.Stage.LOGIN and now - self._changed > SETTLED_S
         if (not found.booted and (certain or final)) or (settled and self.answer is not ssh.Answer.BANNER):
             raise self.error(now - self._begun)
+        if found.failure_class in STOPS_BOOT:
+            self._stopped_by = found
         if isinstance(self._machine, CountsResets) and self._machine.resets() > RESETS_ALLOWED:
+            if self._stopped_by is not None:
+                # The boot that runs now looks well so far; what ended the ones before is the cause.
+                raise triage.error_for(
+                    self._stopped_by, self.answer, self._log, waited_s=now - self._begun, guest=self._machine.name
+                )
             raise GuestRebooted(
                 f"{self._machine.name} reset itself {self._machine.resets()} times while it booted",
                 hint="the console log shows what each boot ended with",

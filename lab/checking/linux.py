@@ -207,7 +207,10 @@ def kernel_log(guest: Guest) -> Sequence[KernelLine]:
     devkmsg_write).
     """
     found = []
-    for line in guest.check("dmesg", "-r").splitlines():
+    # util-linux loses the facility with -r and can leave others out itself (-k); busybox keeps it and knows no -k.
+    kernel_only = guest.run("dmesg", "-k", "-r")
+    text = kernel_only.out if kernel_only.status == 0 else guest.check("dmesg", "-r")
+    for line in text.splitlines():
         match = re.match(r"<(\d+)>(.*)", line)
         if match and int(match[1]) >> 3 == 0:
             found.append(KernelLine(int(match[1]) & 7, match[2]))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Protocol, runtime_checkable
 
 from lab.contracts.behaviour import Machine
-from lab.contracts.values import Capability, MachineSpec
+from lab.contracts.values import Capability, CommandResult, Endpoint, MachineSpec, Migration
 
 
 @runtime_checkable
@@ -125,6 +126,160 @@ class CountsResets(Protocol):
         """How often the guest reset itself since the machine was started."""
 
 
+@runtime_checkable
+class SharesNetworks(Protocol):
+    """Of a machine: a further card on a network that other machines of the same host and run are on."""
+
+    def attach_shared_nic(self, name: str, mac: str, network: str) -> None:
+        """Attach a card to the network called `network`, which exists as long as a machine is on it.
+
+        Nothing but these machines is on it: no DHCP, no gateway. `HotplugsNics.detach_nic` takes the card away.
+        """
+
+
+@runtime_checkable
+class HotplugsCpus(Protocol):
+    """Of a machine: processors come and go while it runs, up to the profile's `max_vcpus`."""
+
+    def set_vcpus(self, count: int) -> None:
+        """Plug in or out until there are `count`; of the last, returns when the guest let go of them.
+
+        Raises `HypervisorRefused` beyond the profile's limits and when the guest keeps a processor.
+        """
+
+    def vcpus(self) -> int:
+        """How many the machine has now."""
+
+
+@runtime_checkable
+class HotplugsMemory(Protocol):
+    """Of a machine: memory modules come and go while it runs, up to the profile's `max_memory_mib`."""
+
+    def attach_memory(self, name: str, size_mib: int) -> None: ...
+
+    def detach_memory(self, name: str) -> None:
+        """Returns when the guest let go of it. Raises `HypervisorRefused` when it does not."""
+
+
+@runtime_checkable
+class SavesState(Protocol):
+    """Of a machine: it is put to sleep with its memory on disk, without the guest's knowing, and goes on later."""
+
+    def save_state(self) -> None:
+        """Keep memory and devices and stop; the next `start` goes on there. Raises `HypervisorRefused`."""
+
+    def has_saved_state(self) -> bool: ...
+
+    def discard_saved_state(self) -> None:
+        """The next `start` boots. Safe to call twice."""
+
+
+@runtime_checkable
+class MigratesLive(Protocol):
+    """Of a machine: it moves to another place while it runs."""
+
+    def place(self) -> str:
+        """Where it runs now: another answer after each migration."""
+
+    def destinations(self) -> Sequence[str]:
+        """Where `migrate_live` can bring it; empty when nowhere."""
+
+    def migrate_live(self, destination: str, *, with_storage: bool, timeout_s: float = 300.0) -> Migration:
+        """Move, with the disks or with disks that both places share. The machine keeps its name and its network.
+
+        Raises `HypervisorRefused`; the machine then runs on where it was.
+        """
+
+
+@runtime_checkable
+class TakesSerialInput(Protocol):
+    """Of a machine: its serial console works in the other direction too."""
+
+    def type_on_console(self, data: bytes) -> None:
+        """Bytes as if typed at the terminal; returns when they are on the line."""
+
+
+@runtime_checkable
+class Watches(Protocol):
+    """Of a machine: a watchdog that fires when the guest stops feeding it."""
+
+    def watchdog_fired(self) -> int:
+        """How often since the machine was started; nothing else happens to the guest."""
+
+
+@runtime_checkable
+class EmulatesTpm(Protocol):
+    """Of a machine: a Trusted Platform Module of its own, kept over power cycles."""
+
+    def tpm_version(self) -> str:
+        """ "2.0", or "" when the profile asks for none."""
+
+
+@runtime_checkable
+class SecureBoots(Protocol):
+    """Of a machine: its firmware checks signatures. What the profile asks for at creation can be told and tried."""
+
+    def secure_boot_enforced(self) -> bool:
+        """Whether the firmware holds keys and refuses what they did not sign."""
+
+    def boot_unsigned(self) -> None:
+        """Of a stopped machine: start it once with a boot program that no key signed; it must not run."""
+
+
+@runtime_checkable
+class BootsFromNetwork(Protocol):
+    """Of a machine: its firmware can fetch what it boots (PXE)."""
+
+    def boot_from_network(self, directory: Path, file: str) -> None:
+        """Of a stopped machine: start it once from a server that offers `directory`, beginning with `file`."""
+
+
+@runtime_checkable
+class RunsInGuest(Protocol):
+    """Of a machine: the hypervisor's own agent in the guest runs programs, without any network."""
+
+    def agent_answers(self) -> bool: ...
+
+    def agent_run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60.0) -> CommandResult:
+        """Raises `GuestUnreachable` when no agent answers, `CommandTimedOut`."""
+
+
+@runtime_checkable
+class CopiesFiles(Protocol):
+    """Of a machine: files go in and out through the agent."""
+
+    def agent_read(self, path: PurePath, *, limit_bytes: int = 16 << 20) -> bytes: ...
+
+    def agent_write(self, path: PurePath, data: bytes) -> None: ...
+
+
+@runtime_checkable
+class ReportsAddresses(Protocol):
+    """Of a machine: the agent tells the addresses that the guest really has."""
+
+    def agent_addresses(self) -> Mapping[str, Sequence[str]]:
+        """IP addresses by MAC address ("52:54:00:..."), without the loopback card."""
+
+
+@runtime_checkable
+class FreezesFilesystems(Protocol):
+    """Of a machine: the agent brings file systems to rest for a consistent copy."""
+
+    def freeze(self) -> int:
+        """Bring all file systems to rest; how many. Raises `HypervisorRefused`."""
+
+    def thaw(self) -> int:
+        """Let them go on; how many. Safe to call twice."""
+
+
+@runtime_checkable
+class OffersVsock(Protocol):
+    """Of a machine: sockets between host and guest without a network."""
+
+    def vsock_endpoint(self, port: int) -> Endpoint:
+        """A local TCP port whose connections end at that vsock port of the guest."""
+
+
 CAPABILITY_PROTOCOLS: Mapping[Capability, type] = {
     Capability.SNAPSHOTS: Snapshots,
     Capability.WARM_CLONES: ClonesWarm,
@@ -135,4 +290,19 @@ CAPABILITY_PROTOCOLS: Mapping[Capability, type] = {
     Capability.DISK_HOTPLUG: HotplugsDisks,
     Capability.DISK_RESIZE: ResizesDisks,
     Capability.NIC_HOTPLUG: HotplugsNics,
+    Capability.SHARED_NETWORKS: SharesNetworks,
+    Capability.CPU_HOTPLUG: HotplugsCpus,
+    Capability.MEMORY_HOTPLUG: HotplugsMemory,
+    Capability.SAVED_STATE: SavesState,
+    Capability.LIVE_MIGRATION: MigratesLive,
+    Capability.SERIAL_INPUT: TakesSerialInput,
+    Capability.WATCHDOG: Watches,
+    Capability.TPM: EmulatesTpm,
+    Capability.SECURE_BOOT: SecureBoots,
+    Capability.NETWORK_BOOT: BootsFromNetwork,
+    Capability.GUEST_COMMANDS: RunsInGuest,
+    Capability.GUEST_FILES: CopiesFiles,
+    Capability.GUEST_ADDRESSES: ReportsAddresses,
+    Capability.FILESYSTEM_FREEZE: FreezesFilesystems,
+    Capability.VSOCK: OffersVsock,
 }

@@ -33,6 +33,21 @@ class Capability(StrEnum):
     DISK_HOTPLUG = "disk-hotplug"
     DISK_RESIZE = "disk-resize"
     NIC_HOTPLUG = "nic-hotplug"
+    SHARED_NETWORKS = "shared-networks"
+    CPU_HOTPLUG = "cpu-hotplug"
+    MEMORY_HOTPLUG = "memory-hotplug"
+    SAVED_STATE = "saved-state"
+    LIVE_MIGRATION = "live-migration"
+    SERIAL_INPUT = "serial-input"
+    WATCHDOG = "watchdog"
+    TPM = "tpm"
+    SECURE_BOOT = "secure-boot"
+    NETWORK_BOOT = "network-boot"
+    GUEST_COMMANDS = "guest-commands"
+    GUEST_FILES = "guest-files"
+    GUEST_ADDRESSES = "guest-addresses"
+    FILESYSTEM_FREEZE = "filesystem-freeze"
+    VSOCK = "vsock"
 
 
 class MachineState(StrEnum):
@@ -97,6 +112,10 @@ class Profile:
     nic: str  # model of the network card: "virtio", "e1000e", "vmxnet3", "vector"
     vcpus: int
     memory_mib: int
+    max_vcpus: int = 0  # processors that may be plugged in up to this number; 0: none beyond `vcpus`
+    max_memory_mib: int = 0  # memory that may be plugged in up to this size; 0: none beyond `memory_mib`
+    tpm: bool = False  # a TPM 2.0
+    secure_boot: bool = False  # the firmware starts what is signed by a key that it holds, and nothing else
 
 
 @dataclass(frozen=True)
@@ -146,6 +165,15 @@ class Endpoint:
 
     host: str
     port: int
+
+
+@dataclass(frozen=True)
+class Migration:
+    """What a live migration took, as the hypervisor tells it."""
+
+    seconds: float
+    downtime_ms: float  # how long the processors stood still
+    transferred_bytes: int
 
 
 @dataclass(frozen=True)

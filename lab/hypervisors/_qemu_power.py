@@ -68,8 +68,6 @@ def disk_commands(mark: Mark, directory: Directory) -> list[list[str]]:
     spec = mark.spec
     made = [overlay_command(spec.image.disk, spec.image.disk_format, directory.root)]
     made += seed_commands(mark, directory)
-    if seed_needs_overlay(spec):
-        made.append(overlay_command(directory.seed, "raw", directory.seed_overlay))
     if spec.data_disk_mib:
         made.append(["qemu-img", "create", "-q", "-f", "qcow2", str(directory.data), f"{spec.data_disk_mib}M"])
     if spec.profile.firmware is Firmware.UEFI:
@@ -82,7 +80,10 @@ def seed_commands(mark: Mark, directory: Directory) -> list[list[str]]:
     """What copies the seed into the machine's directory, readable by this user alone as the original."""
     if mark.spec.seed is None:
         return []
-    return [["cp", "--preserve=mode", str(mark.spec.seed), str(directory.seed)]]
+    made = [["cp", "--preserve=mode", str(mark.spec.seed), str(directory.seed)]]
+    if seed_needs_overlay(mark.spec):
+        made.append(overlay_command(directory.seed, "raw", directory.seed_overlay))
+    return made
 
 
 def overlay_command(backing: Path, backing_format: str, overlay: Path) -> list[str]:

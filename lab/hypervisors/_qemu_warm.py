@@ -196,9 +196,13 @@ def disk_commands(warm_key: str) -> Callable[[Mark, Directory], list[list[str]]]
 
 
 def _disks(mark: Mark, directory: Directory) -> Mapping[str, Path]:
-    """The writable disks by the names that they have in a copy."""
+    """The writable disks by the names that they have in a copy.
+
+    Not the layer on a seed: it ends with its machine, and every clone has a seed of its own.
+    """
     hardware = power.hardware(mark, directory)
-    return {path.name: path for path in snapshots.writable_disks(directory, hardware)}
+    disks = snapshots.writable_disks(directory, hardware)
+    return {path.name: path for path in disks if path != directory.seed_overlay}
 
 
 def _home(warm_key: str) -> Path:

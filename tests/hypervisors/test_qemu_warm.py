@@ -170,3 +170,22 @@ def test_nvme_cannot_be_saved_and_says_so(qemu_host: qemu.QemuHost, sector: Sect
 def test_a_key_cannot_be_a_path(qemu_host: qemu.QemuHost, key: str) -> None:
     with pytest.raises(HypervisorRefused, match="is not a key of a warm copy"):
         qemu_host.forget_warm(key)
+
+
+def test_a_clone_on_sata_outlives_the_machine_that_was_saved(
+    qemu_host: qemu.QemuHost, sector: Sector, tmp_path: Path
+) -> None:
+    seed = tmp_path / "seed.raw"
+    seed.write_bytes(bytes(1 << 20))
+    spec = sector("endless", "source")
+    spec = replace(spec, seed=seed, profile=replace(spec.profile, chipset="q35", disk="sata"))
+    source = qemu_host.create(spec)
+    source.start()
+    waiting.until(lambda: source.console(), what="the sector to run", timeout_s=60)
+    key = qemu_host.warm_key(spec)
+    qemu_host.save_warm(key, source, b"")
+    source.destroy()
+
+    clone = qemu_host.clone_warm(key, replace(spec, name="clone"))
+
+    waiting.until(lambda: len(clone.console()) > 1000, what="the sector to go on", timeout_s=60)

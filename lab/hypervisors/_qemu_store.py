@@ -1,25 +1,21 @@
-"""The directory of one QEMU machine: its owner mark, what was asked of it, which process runs it.
-
-A directory is a machine from the moment `machine.json` is whole in it; everything else may be missing.
-"""
+"""The directory of one QEMU machine: its owner mark, what was asked of it, which process runs it."""
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lab import locations, log, process
-from lab.contracts import Firmware, Image, MachineSpec, Owner, Profile
-from lab.errors import HypervisorRefused, LabDiskFull
+from lab import log, process
+from lab.contracts import MachineSpec
+from lab.errors import LabDiskFull
+from lab.hypervisors import _machine_directory as files
 from lab.hypervisors._qemu_arguments import Plugged
 from lab.hypervisors._qemu_keeper import BoundedLog
 
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_DRIVER = "qemu"
 _log = log.get(__name__)
 
 
@@ -99,37 +95,19 @@ class Directory:
         return self.path / f"plugged-{name}.qcow2"
 
     def exists(self) -> bool:
-        return (self.path / "machine.json").is_file()
+        return files.is_marked(self.path)
 
     def make(self, mark: Mark) -> None:
         """Claim the directory. Raises `HypervisorRefused` when a machine is in it."""
-        if self.exists():
-            raise HypervisorRefused(f"a machine {mark.spec.name!r} exists already", hint="destroy it, or run lab reap")
-        # What is there without a mark is left from a creation that was killed at once.
-        shutil.rmtree(self.path, ignore_errors=True)
-        try:
-            self.path.mkdir(parents=True, mode=0o700)
-        except OSError as reason:
-            raise process.disk_full_or(reason, f"making {self.path}") from reason
-        self.write(mark)
+        files.claim(self.path, mark.spec.name, _content_of(mark))
 
     def read(self) -> Mark:
         """Raises `HypervisorRefused` when the machine was destroyed."""
-        try:
-            content = json.loads((self.path / "machine.json").read_text())
-        except FileNotFoundError:
-            raise HypervisorRefused(f"machine {self.path.name!r} is gone: it was destroyed") from None
-        return _mark_of(content)
+        return _mark_of(files.read_mark(self.path))
 
     def write(self, mark: Mark) -> None:
         """Whole or not at all."""
-        draft = self.path / ".machine.json.draft"
-        content = {**asdict(mark), "schema": 1, "forwards": {str(k): v for k, v in mark.forwards.items()}}
-        try:
-            draft.write_text(json.dumps(content, indent=1, default=str))
-            draft.replace(self.path / "machine.json")
-        except OSError as reason:
-            raise process.disk_full_or(reason, f"writing {self.path / 'machine.json'}") from reason
+        files.write_mark(self.path, _content_of(mark))
 
     def change(self, **changes: Any) -> Mark:
         """Read, replace, write."""
@@ -139,7 +117,7 @@ class Directory:
 
     def running(self) -> Running | None:
         """The process that was started last, dead or alive; `None` before the first start."""
-        content = self._json("process.json")
+        content = files.read(self.path / "process.json")
         if content is None:
             return None
         keeper = content["keeper"]
@@ -149,7 +127,7 @@ class Directory:
         (self.path / "process.json").unlink(missing_ok=True)
 
     def events(self) -> Events:
-        content = self._json("events.json")
+        content = files.read(self.path / "events.json")
         if content is None:
             return Events()
         shutdown = content["shutdown"] or {}
@@ -168,36 +146,22 @@ class Directory:
 
     def remove(self) -> None:
         """Take the mark away last, so that a removal that is interrupted can be found and finished."""
-        if not self.path.exists():
-            return
-        for path in self.path.iterdir():
-            if path.name != "machine.json":
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    def _json(self, name: str) -> Any:
-        try:
-            return json.loads((self.path / name).read_text())
-        except FileNotFoundError:
-            return None
+        files.remove(self.path)
 
 
 def of_host(host: str) -> Path:
     """Where the machines of a host are."""
-    return locations.state() / "machines" / "qemu" / _checked(host)
+    return files.of_host(_DRIVER, host)
 
 
 def directory_of(host: str, machine: str) -> Directory:
-    return Directory(of_host(host) / _checked(machine))
+    return Directory(files.of_machine(_DRIVER, host, machine))
 
 
 def every(host: str) -> Iterator[tuple[Mark, Directory]]:
     """Every machine of a host, those of dead controllers too, by name."""
-    folder = of_host(host)
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in files.marked(_DRIVER, host):
         directory = Directory(path)
-        if not directory.exists():
-            continue
         try:
             yield directory.read(), directory
         except (ValueError, KeyError, TypeError) as reason:
@@ -214,30 +178,13 @@ def require_space(path: Path, needed_bytes: int, what: str) -> None:
         )
 
 
-def _checked(name: str) -> str:
-    # A name becomes a directory: nothing of it may climb out.
-    if not _SAFE_NAME.fullmatch(name):
-        raise HypervisorRefused(f"{name!r} cannot be the name of a machine")
-    return name
-
-
-def _path(value: str | None) -> Path | None:
-    return None if value is None else Path(value)
+def _content_of(mark: Mark) -> Mapping[str, Any]:
+    return {**asdict(mark), "forwards": {str(guest): here for guest, here in mark.forwards.items()}}
 
 
 def _mark_of(content: Mapping[str, Any]) -> Mark:
-    spec, image = content["spec"], content["spec"]["image"]
-    paths = {"disk": Path(image["disk"]), "kernel": _path(image["kernel"]), "initrd": _path(image["initrd"])}
-    profile = {**spec["profile"], "firmware": Firmware(spec["profile"]["firmware"])}
     return Mark(
-        spec=MachineSpec(
-            name=spec["name"],
-            owner=Owner(**spec["owner"]),
-            image=Image(**{**image, **paths}),
-            profile=Profile(**profile),
-            seed=_path(spec["seed"]),
-            data_disk_mib=spec["data_disk_mib"],
-        ),
+        spec=files.spec_of(content["spec"]),
         binary=content["binary"],
         accelerator=content["accelerator"],
         cpu_model=content["cpu_model"],

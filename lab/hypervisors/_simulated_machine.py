@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, unquote
 
-from lab import locations, process
-from lab.contracts import Endpoint, Firmware, Image, MachineSpec, MachineState, Owner, Profile
+from lab.contracts import Endpoint, MachineSpec, MachineState
 from lab.errors import HypervisorRefused, MachineVanished, NotSupported
+from lab.hypervisors import _machine_directory as files
 
 NOTICE = b"This console is simulated: there is no guest.\n"
 CONSOLES: Mapping[str, bytes] = {
@@ -28,7 +25,7 @@ CONSOLES: Mapping[str, bytes] = {
     "vanishes": b"Linux version 6.1.0 (simulated)\n",
 }
 _AFTER_START = {"panic": MachineState.CRASHED, "vanishes": MachineState.GONE}
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_DRIVER = "simulated"
 _UP = (MachineState.RUNNING, MachineState.PAUSED, MachineState.CRASHED)
 
 # Ports of running machines with a fault in their network: they last as long as the process that asked for them.
@@ -37,28 +34,18 @@ _doors: dict[Path, socket.socket] = {}
 
 def make(host: str, spec: MachineSpec, fault: str) -> SimulatedMachine:
     """A new, stopped machine. Raises `HypervisorRefused`, `LabDiskFull`."""
-    folder = _folder(host, spec.name)
-    try:
-        folder.mkdir(parents=True, mode=0o700)
-    except FileExistsError:
-        raise HypervisorRefused(f"a machine {spec.name!r} exists already", hint="destroy it, or run lab reap") from None
-    except OSError as reason:
-        raise process.disk_full_or(reason, f"making {folder}") from reason
+    folder = files.of_machine(_DRIVER, host, spec.name)
+    files.claim(folder, spec.name, {"spec": asdict(spec), "fault": fault})
     machine = SimulatedMachine(folder, spec, fault)
     machine.disk.write_bytes(b"")
-    _write(folder / "state.json", {"state": MachineState.STOPPED, "fault": fault})
-    # The mark last: a folder without it is no machine.
-    _write(folder / "machine.json", {"schema": 1, "spec": asdict(spec)})
     return machine
 
 
 def every(host: str) -> Iterator[SimulatedMachine]:
     """Every machine of a host, those of dead controllers too, by name."""
-    folder = _folder(host, None)
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        mark, state = _read(path / "machine.json"), _read(path / "state.json")
-        if mark is not None and state is not None:
-            yield SimulatedMachine(path, _spec_of(mark["spec"]), state["fault"])
+    for path in files.marked(_DRIVER, host):
+        mark = files.read_mark(path)
+        yield SimulatedMachine(path, files.spec_of(mark["spec"]), mark["fault"])
 
 
 class SimulatedMachine:
@@ -81,8 +68,10 @@ class SimulatedMachine:
         return self._folder / "disk"
 
     def state(self) -> MachineState:
-        content = _read(self._folder / "state.json")
-        return MachineState.GONE if content is None else MachineState(content["state"])
+        if not files.is_marked(self._folder):
+            return MachineState.GONE
+        content = files.read(self._folder / "state.json")
+        return MachineState.STOPPED if content is None else MachineState(content["state"])
 
     def start(self) -> None:
         """Raises `HypervisorRefused` when it was destroyed."""
@@ -132,8 +121,7 @@ class SimulatedMachine:
     def destroy(self) -> None:
         """Safe to call twice."""
         self._close_door()
-        (self._folder / "machine.json").unlink(missing_ok=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        files.remove(self._folder)
 
     def pause(self) -> None:
         """Safe to call twice."""
@@ -184,7 +172,7 @@ class SimulatedMachine:
         return self._folder / "snapshots" / f"of-{quote(name, safe='')}"
 
     def _become(self, state: MachineState) -> None:
-        _write(self._folder / "state.json", {"state": state, "fault": self._fault})
+        files.write(self._folder / "state.json", {"state": state})
 
     def _must_exist(self) -> None:
         if not self._folder.exists():
@@ -217,45 +205,3 @@ def _slam(door: socket.socket) -> None:
         except OSError:
             return  # the machine was stopped
         visitor.close()
-
-
-def _folder(host: str, machine: str | None) -> Path:
-    for name in (host, machine):
-        # A name becomes a folder: nothing of it may climb out.
-        if name is not None and not _SAFE_NAME.fullmatch(name):
-            raise HypervisorRefused(f"{name!r} cannot be the name of a machine")
-    folder = locations.state() / "machines" / "simulated" / host
-    return folder if machine is None else folder / machine
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        draft.write_text(json.dumps(content, default=str))
-        draft.replace(path)
-    except OSError as reason:
-        raise process.disk_full_or(reason, f"writing {path}") from reason
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-
-
-def _path(value: str | None) -> Path | None:
-    return None if value is None else Path(value)
-
-
-def _spec_of(spec: Mapping[str, Any]) -> MachineSpec:
-    image = spec["image"]
-    paths = {"disk": Path(image["disk"]), "kernel": _path(image["kernel"]), "initrd": _path(image["initrd"])}
-    return MachineSpec(
-        name=spec["name"],
-        owner=Owner(**spec["owner"]),
-        image=Image(**{**image, **paths}),
-        profile=Profile(**{**spec["profile"], "firmware": Firmware(spec["profile"]["firmware"])}),
-        seed=_path(spec["seed"]),
-        data_disk_mib=spec["data_disk_mib"],
-    )

@@ -1,25 +1,20 @@
-"""The directory of one User-Mode Linux machine: its owner mark, its files, which process holds it.
-
-A directory is a machine from the moment `machine.json` is whole in it; everything else may be missing.
-"""
+"""The directory of one User-Mode Linux machine: its owner mark, its files, which process holds it."""
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import locations, log, process
-from lab.contracts import Firmware, Image, MachineSpec, Owner, Profile
-from lab.errors import HypervisorRefused
+from lab import log, process
+from lab.contracts import MachineSpec
+from lab.hypervisors import _machine_directory as files
 from lab.hypervisors import _uml_console as console
 from lab.hypervisors import _uml_warden as warden
 
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_DRIVER = "uml"
 _log = log.get(__name__)
 
 
@@ -99,56 +94,38 @@ class Directory:
         return self.path / "paused"
 
     def exists(self) -> bool:
-        return (self.path / "machine.json").is_file()
+        return files.is_marked(self.path)
 
     def make(self, mark: Mark) -> None:
         """Claim the directory. Raises `HypervisorRefused` when a machine is in it."""
-        if self.exists():
-            raise HypervisorRefused(f"a machine {mark.spec.name!r} exists already", hint="destroy it, or run lab reap")
-        # What is there without a mark is left from a creation that was killed at once.
-        shutil.rmtree(self.path, ignore_errors=True)
-        try:
-            self.path.mkdir(parents=True, mode=0o700)
-            draft = self.path / ".machine.json.draft"
-            draft.write_text(json.dumps({"schema": 1, **asdict(mark)}, indent=1, default=str))
-            draft.replace(self.path / "machine.json")
-        except OSError as reason:
-            raise process.disk_full_or(reason, f"making {self.path}") from reason
+        files.claim(self.path, mark.spec.name, asdict(mark))
 
     def read(self) -> Mark:
         """Raises `HypervisorRefused` when the machine was destroyed."""
-        try:
-            content = json.loads((self.path / "machine.json").read_text())
-        except FileNotFoundError:
-            raise HypervisorRefused(f"machine {self.path.name!r} is gone: it was destroyed") from None
-        return _mark_of(content)
+        return _mark_of(files.read_mark(self.path))
 
     def holder(self) -> Holder | None:
         """The warden that was started last, dead or alive; `None` when the lab wants the machine stopped."""
-        content = self._json(warden.PROCESS_FILE)
+        content = files.read(self.path / warden.PROCESS_FILE)
         return None if content is None else Holder(content["pid"], content["started"])
 
     def ended(self) -> Ended | None:
         """How linux.uml ended; `None` when it runs or nobody lived to see its end."""
-        content = self._json(warden.ENDED_FILE)
+        content = files.read(self.path / warden.ENDED_FILE)
         return None if content is None else Ended(**content)
 
     def ports(self) -> Mapping[int, int]:
         """Port of the guest: port of 127.0.0.1, of those that were asked for since the last start."""
-        return {int(guest): int(here) for guest, here in (self._json("ports.json") or {}).items()}
+        return {int(guest): int(here) for guest, here in (files.read(self.path / "ports.json") or {}).items()}
 
     def keep_ports(self, ports: Mapping[int, int]) -> None:
-        draft = self.path / ".ports.json.draft"
-        draft.write_text(json.dumps(dict(ports)))
-        draft.replace(self.path / "ports.json")
+        files.write(self.path / "ports.json", dict(ports))
 
     def plugged(self) -> tuple[Plugged, ...]:
-        return tuple(Plugged(**one) for one in self._json(warden.PLUGGED_FILE) or ())
+        return tuple(Plugged(**one) for one in files.read(self.path / warden.PLUGGED_FILE) or ())
 
     def keep_plugged(self, plugged: tuple[Plugged, ...]) -> None:
-        draft = self.path / ".plugged.json.draft"
-        draft.write_text(json.dumps([asdict(one) for one in plugged]))
-        draft.replace(self.path / warden.PLUGGED_FILE)
+        files.write(self.path / warden.PLUGGED_FILE, [asdict(one) for one in plugged])
 
     def forget_run(self) -> None:
         """Remove what the last run left, so that nothing of it is taken for the next one's."""
@@ -158,7 +135,7 @@ class Directory:
 
     def resets(self) -> int:
         """How often linux.uml started again since the machine was started."""
-        content = self._json(warden.RESETS_FILE)
+        content = files.read(self.path / warden.RESETS_FILE)
         return 0 if content is None else int(content["resets"])
 
     def console(self) -> bytes:
@@ -174,66 +151,27 @@ class Directory:
 
     def remove(self) -> None:
         """Take the mark away last, so that a removal that is interrupted can be found and finished."""
-        if not self.path.exists():
-            return
-        for path in self.path.iterdir():
-            if path.name != "machine.json":
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    def _json(self, name: str) -> Any:
-        try:
-            return json.loads((self.path / name).read_text())
-        except FileNotFoundError:
-            return None
-
-
-def of_host(host: str) -> Path:
-    """Where the machines of a host are."""
-    return locations.state() / "machines" / "uml" / _checked(host)
+        files.remove(self.path)
 
 
 def directory_of(host: str, machine: str) -> Directory:
-    return Directory(of_host(host) / _checked(machine))
+    return Directory(files.of_machine(_DRIVER, host, machine))
 
 
 def every(host: str) -> Iterator[tuple[Mark, Directory]]:
     """Every machine of a host, those of dead controllers too, by name."""
-    folder = of_host(host)
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in files.marked(_DRIVER, host):
         directory = Directory(path)
-        if not directory.exists():
-            continue
         try:
             yield directory.read(), directory
         except (ValueError, KeyError, TypeError) as reason:
             _log.warning("machine.unreadable", path=path, reason=reason)
 
 
-def _checked(name: str) -> str:
-    # A name becomes a directory: nothing of it may climb out.
-    if not _SAFE_NAME.fullmatch(name):
-        raise HypervisorRefused(f"{name!r} cannot be the name of a machine")
-    return name
-
-
-def _path(value: str | None) -> Path | None:
-    return None if value is None else Path(value)
-
-
 def _mark_of(content: Mapping[str, Any]) -> Mark:
-    spec, image = content["spec"], content["spec"]["image"]
-    paths = {"disk": Path(image["disk"]), "kernel": _path(image["kernel"]), "initrd": _path(image["initrd"])}
     return Mark(
-        spec=MachineSpec(
-            name=spec["name"],
-            owner=Owner(**spec["owner"]),
-            image=Image(**{**image, **paths}),
-            profile=Profile(**{**spec["profile"], "firmware": Firmware(spec["profile"]["firmware"])}),
-            seed=_path(spec["seed"]),
-            data_disk_mib=spec["data_disk_mib"],
-        ),
+        spec=files.spec_of(content["spec"]),
         program=content["program"],
         base=Path(content["base"]),
-        preload=_path(content["preload"]),
+        preload=files.path_of(content["preload"]),
     )

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from typing import NoReturn, TypeVar
 
 from lab import waiting
-from lab.checking import linux, mark
+from lab.checking import devices, linux, mark
 from lab.checking.handed import Evidence, Measurements
 from lab.checking.outcomes import Blocked, NotApplicable
 from lab.contracts import (
@@ -71,6 +71,7 @@ __all__ = [
     "WaitedTooLong",
     "blocked",
     "check",
+    "devices",
     "linux",
     "not_applicable",
     "unsupported",

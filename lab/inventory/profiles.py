@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from lab.contracts import NAME_PATTERN, Firmware, Profile
 from lab.inventory.models import DiskModel, NicModel
@@ -27,6 +27,28 @@ class ProfileFields(FileModel):
     nic: NicModel  # model of the network card
     vcpus: int = Field(ge=1, le=512)  # processors
     memory_mib: int = Field(ge=16, le=1 << 24)  # a guest that needs more gets more
+    max_vcpus: int = Field(default=0, ge=0, le=512)  # processors may be plugged in up to this number; 0: none
+    max_memory_mib: int = Field(default=0, ge=0, le=1 << 24)  # memory may be plugged in up to this size; 0: none
+    tpm: bool = False  # a TPM 2.0
+    secure_boot: bool = False  # the firmware starts what a key that it holds has signed, and nothing else
+
+    @field_validator("max_vcpus", "max_memory_mib")
+    @classmethod
+    def _is_above_the_start(cls, value: int, info: ValidationInfo) -> int:
+        start = (info.field_name or "").removeprefix("max_")
+        if value and value <= info.data.get(start, 0):
+            raise ValueError(
+                f"{value} is not more than {start}, which is {info.data[start]}; without it nothing is added"
+            )
+        return value
+
+    @field_validator("secure_boot")
+    @classmethod
+    def _needs_uefi(cls, value: bool, info: ValidationInfo) -> bool:
+        firmware = info.data.get("firmware", Firmware.UEFI)
+        if value and firmware is not Firmware.UEFI:
+            raise ValueError(f"only UEFI knows signatures, and the firmware is {firmware}")
+        return value
 
 
 def read_profiles(path: Path, problems: Problems) -> Mapping[str, Profile | None] | None:

@@ -20,6 +20,14 @@ PROFILE_PROBLEMS = {
         "12: X!: not a name: small letters, digits, dots and hyphens, at most 64, first and last a letter or digit"
     ),
     "x: {like: pc, vcpus: 0}": "12: x.vcpus: the value should be greater than or equal to 1, got 0",
+    "x: {like: pc, max_vcpus: 1}": (
+        "12: x.max_vcpus: 1 is not more than vcpus, which is 1; without it nothing is added"
+    ),
+    "x: {like: pc, max_memory_mib: 256}": (
+        "12: x.max_memory_mib: 256 is not more than memory_mib, which is 256; without it nothing is added"
+    ),
+    "x:\n  like: pc\n  secure_boot: true": ("14: x.secure_boot: only UEFI knows signatures, and the firmware is bios"),
+    "x: {like: pc, tpm: 'yes'}": '12: x.tpm: wanted true or false, got "yes"',
     "x: {like: pc, memory_mib: '512'}": '12: x.memory_mib: wanted a whole number, got "512"',
     "x: {firmware: bios, chipset: pc, disk: virtio, nic: virtio, vcpus: 1}": ('12: x: the key "memory_mib" is missing'),
 }
@@ -51,3 +59,16 @@ def test_an_inventory_may_have_profiles_of_its_own(lab):
     (lab.top / "profiles.yaml").rename(lab.folder / "profiles.yaml")
 
     assert list(lab.load().profiles) == ["pc", "q35"]
+
+
+def test_what_can_be_plugged_in_and_trusted_is_said_by_the_profile(lab):
+    lab.append(
+        "profiles.yaml",
+        "x: {like: pc, firmware: uefi, max_vcpus: 4, max_memory_mib: 1024, tpm: true, secure_boot: true}",
+    )
+
+    profile = lab.load().profiles["x"]
+
+    assert (profile.max_vcpus, profile.max_memory_mib, profile.tpm, profile.secure_boot) == (4, 1024, True, True)
+    plain = lab.load().profiles["pc"]
+    assert (plain.max_vcpus, plain.max_memory_mib, plain.tpm, plain.secure_boot) == (0, 0, False, False)

@@ -11,11 +11,13 @@ import pytest
 
 from lab import catalogue
 from lab.catalogue import Check
+from lab.checking import devices
 from lab.contracts import Capability
 
 SUITES = Path(__file__).parents[2] / "suites"
 FILES = sorted(SUITES.glob("*/*/test_*.py"))
 CHECKS = catalogue.load(SUITES).checks
+SHARED = (devices,)
 NO_WAY_OUT = ("not_applicable", "unsupported", "blocked")
 
 
@@ -28,19 +30,30 @@ def function(check: Check) -> ast.FunctionDef:
     return next(node for node in tree(SUITES / file).body if isinstance(node, ast.FunctionDef) and node.name == name)
 
 
+def shared() -> dict[str, ast.FunctionDef]:
+    """The functions that several checks call, by the words they are called with: `devices.assert_...`."""
+    found = {}
+    for module in SHARED:
+        for node in tree(Path(module.__file__ or "")).body:
+            if isinstance(node, ast.FunctionDef):
+                found[f"{module.__name__.rpartition('.')[2]}.{node.name}"] = node
+    return found
+
+
 def reachable(check: Check) -> Iterator[ast.AST]:
-    """The nodes of a check and of the functions in its file that it calls by name."""
-    local = {
-        node.name: node for node in tree(SUITES / check.id.partition("::")[0]).body if isinstance(node, ast.FunctionDef)
-    }
+    """The nodes of a check, of the functions in its file that it calls by name, and of those that checks share."""
+    known = dict(shared())
+    for node in tree(SUITES / check.id.partition("::")[0]).body:
+        if isinstance(node, ast.FunctionDef):
+            known[node.name] = node
     todo, seen = [function(check)], set()
     while todo:
         for node in ast.walk(todo.pop()):
             yield node
             called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-            if called in local and called not in seen:
+            if called in known and called not in seen:
                 seen.add(called)
-                todo.append(local[called])
+                todo.append(known[called])
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SUITES).as_posix())

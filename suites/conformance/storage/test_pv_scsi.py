@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from lab.suite import Guest, Machine, check, linux, not_applicable
+from lab.suite import Guest, Machine, check, devices, linux
 
 DRIVERS = {"pvscsi": "vmw_pvscsi", "virtio-scsi": "virtio_scsi", "hyperv": "hv_storvsc"}
 WRITTEN_MIB = 2
 
 
-def _driver(machine: Machine) -> str:
-    model = machine.spec.profile.disk
-    if model not in DRIVERS:
-        not_applicable(f"the profile's disk is {model}, not on a paravirtual SCSI controller")
-    return DRIVERS[model]
-
-
 @check("storage.pv_scsi", level="smoke")
 def test_every_disk_hangs_on_the_controller(guest: Guest, machine: Machine) -> None:
     """Catches units that the controller does not show, and disks that came by another way."""
-    driver = _driver(machine)
+    driver = devices.disk_driver(machine, DRIVERS)
     found = linux.disks(guest)
     asked = 1 + (machine.spec.seed is not None) + (machine.spec.data_disk_mib > 0)
     assert len(found) == asked, f"the machine has {asked} disks, the guest sees {[disk.name for disk in found]}"
@@ -29,7 +22,7 @@ def test_every_disk_hangs_on_the_controller(guest: Guest, machine: Machine) -> N
 @check("storage.pv_scsi")
 def test_units_do_not_mix(guest: Guest, machine: Machine) -> None:
     """Catches commands that reach another unit: data written to one disk must not be on the others."""
-    _driver(machine)
+    devices.disk_driver(machine, DRIVERS)
     disk = linux.data_disk(guest, machine)
     root = linux.root_disk(guest)
     differs = linux.write_and_read_back(guest, disk, mib=WRITTEN_MIB)

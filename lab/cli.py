@@ -6,41 +6,49 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError
+import click
 
 from lab.commands import images, listing, machine, reports, runs
 from lab.errors import ExitCode, LabError
 
-app = App(
+SECTIONS = {
+    "Look around": (runs.plan, listing.hosts, listing.guests, listing.features, machine.doctor),
+    "Run": (runs.run, runs.cell, machine.reap),
+    "Read what was found": (reports.report, reports.diff, reports.verdict, machine.triage),
+    "Images": (images.images,),
+}
+
+
+class _Sections(click.Group):
+    """Shows the commands in sections instead of by their letters."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        longest = max(map(len, self.commands))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                rows = [(it.name or "", it.get_short_help_str(formatter.width)) for it in commands]
+                # Filled up, so that the columns of all sections are in line.
+                formatter.write_dl([(name.ljust(longest), said) for name, said in rows])
+
+
+app = _Sections(
     name="lab",
     help="Provision guests on hypervisors, check that they work together, publish what really works.",
-    help_format="plaintext",
-    version_flags=[],
+    context_settings={"max_content_width": 120},
+    epilog="lab COMMAND --help says more. The first thing to try: lab doctor",
+    commands=[command for commands in SECTIONS.values() for command in commands],
 )
-for _command in (
-    *(machine.doctor, machine.triage, machine.reap),
-    *(runs.plan, runs.run, runs.cell),
-    *(reports.report, reports.diff, reports.verdict),
-    *(listing.hosts, listing.guests, listing.features),
-):
-    app.command(_command)
-
-_images = App(name="images", help="Images to start guests from: list, build, verify.")
-_images.command(images.list_images, name="list")
-_images.command(images.build_image, name="build")
-_images.command(images.verify_images, name="verify")
-app.command(_images)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     code: int
     try:
-        answer = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-        code = int(answer) if answer is not None else ExitCode.AS_EXPECTED
+        code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
-    except CycloptsError as reason:
-        print(f"lab: {reason}\n  -> lab --help, or lab COMMAND --help", file=sys.stderr)  # noqa: T201
+    except click.ClickException as reason:
+        where = reason.ctx.command_path if isinstance(reason, click.UsageError) and reason.ctx else app.name
+        print(f"lab: {reason.format_message()}\n  -> {where} --help", file=sys.stderr)  # noqa: T201
         code = ExitCode.USAGE
     except LabError as reason:
         print(f"lab: {reason}", file=sys.stderr)  # noqa: T201
@@ -53,3 +61,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.AS_EXPECTED
     sys.exit(code)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    # Not `app.main`, which turns Ctrl-C and a closed pipe into exceptions and exit codes of its own.
+    try:
+        with app.make_context("lab", list(arguments)) as context:
+            answer: ExitCode = app.invoke(context)
+            return answer
+    except click.exceptions.NoArgsIsHelpError as reason:
+        click.echo(reason.format_message())
+        return ExitCode.AS_EXPECTED
+    except click.exceptions.Exit as reason:  # --help
+        return reason.exit_code

@@ -136,7 +136,7 @@ def test_a_misspelt_option_is_a_usage_error_that_suggests(capsys: pytest.Capture
 
     assert status == ExitCode.USAGE
     assert out == ""
-    assert err.startswith("lab: Unknown option: --selct. Did you mean --select?\n")
+    assert err.startswith("lab: No such option '--selct'.")
 
 
 def test_the_help_imports_neither_ssh_nor_pytest_nor_models() -> None:

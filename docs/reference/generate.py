@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 import itertools
 import json
 import sys
@@ -11,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
+import click
 import markdown as md
-from rich.console import Console
+from pydantic import BaseModel
 
 from lab import catalogue, cli, errors, hypervisors
 from lab.contracts import CAPABILITY_PROTOCOLS, Capability, Cell, Machine, Realness
@@ -34,8 +34,8 @@ def commands() -> str:
         "Every command ends with one of the [exit codes](exit-codes.md).",
         "INVENTORY is a folder such as `inventories/local`.",
     ]
-    for words in _command_words(cli.app):
-        parts += [f"## lab {' '.join(words)}", md.block(_help(words))]
+    for context in _commands(cli.app):
+        parts += [f"## {context.command_path}", md.block(context.get_help())]
     return md.page("Commands", *parts)
 
 
@@ -84,9 +84,9 @@ def inventory() -> str:
         md.keys(models.GuestFile),
     ]
     for title, model in (("os", models.OsName), ("channel", models.ChannelEntry)):
-        parts += [f"### {title}", md.first_sentences(model), md.keys(model)]
+        parts += [f"### {title}", _described(model)]
     for source in sources:
-        parts += [f"### image: {next(iter(source.model_fields))}", md.first_sentences(source), md.keys(source)]
+        parts += [f"### image: {next(iter(source.model_fields))}", _described(source)]
     parts += [
         "## Profiles",
         "`../profiles.yaml`; `like: NAME` takes the rest from another profile.",
@@ -98,7 +98,7 @@ def inventory() -> str:
         ("exclude", models.Exclusion),
         ("known_issues", models.KnownIssue),
     ):
-        parts += [f"### {title}", md.first_sentences(model), md.keys(model)]
+        parts += [f"### {title}", _described(model)]
     parts += ["## Statements", "`../statements/VENDOR.yaml`: what a vendor says.", md.keys(statements.StatementFile)]
     parts += ["### entries", md.keys(statements.Entry), "### sources", md.keys(statements.Source)]
     return md.page("Inventory", *parts)
@@ -212,14 +212,11 @@ def run_directory() -> str:
         "A run is a directory that can be read without the program. It lies in `reports/runs/RUN`.",
         md.block("\n".join(sorted(str(path) for path in paths))),
         "## run.json",
-        md.first_sentences(documents.RunDocument),
-        md.keys(documents.RunDocument),
+        _described(documents.RunDocument),
         "## cell.json",
-        md.first_sentences(documents.CellDocument),
-        md.keys(documents.CellDocument),
+        _described(documents.CellDocument),
         "## journal.jsonl",
-        md.first_sentences(documents.JournalEvent),
-        md.keys(documents.JournalEvent),
+        _described(documents.JournalEvent),
         "## records.jsonl",
         "Each line is a [record](json.md#record).",
     )
@@ -236,11 +233,9 @@ def json_documents() -> str:
         "`lab plan --json`, and `plan.json` of a run.",
         md.block(json.dumps(plan.as_json(plan.Plan((planned,), 60.0)), indent=2), "json"),
         "## record",
-        md.first_sentences(record.Record),
-        md.keys(record.Record),
+        _described(record.Record),
         "### measured",
-        md.first_sentences(record.Measure),
-        md.keys(record.Measure),
+        _described(record.Measure),
         "## diff",
         "`lab diff A B --json`: each class is there, also an empty one.",
         md.block(json.dumps(change, indent=2), "json"),
@@ -268,6 +263,11 @@ PAGES: Mapping[str, Callable[[], str]] = {
 }
 
 
+def _described(model: type[BaseModel]) -> str:
+    """What a document says of itself, then its keys."""
+    return f"{md.first_sentences(model)}\n\n{md.keys(model)}"
+
+
 def _errors() -> list[tuple[str, type[errors.LabError]]]:
     return [
         (name, value)
@@ -276,16 +276,14 @@ def _errors() -> list[tuple[str, type[errors.LabError]]]:
     ]
 
 
-def _command_words(app: cli.App, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for name in sorted(name for name in app if not name.startswith("-")):
-        yield (*above, name)
-        yield from _command_words(app[name], (*above, name))
-
-
-def _help(words: tuple[str, ...]) -> str:
-    text = io.StringIO()
-    cli.app.help_print(list(words), console=Console(file=text, width=118, no_color=True))
-    return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines())
+def _commands(command: click.Command, above: click.Context | None = None) -> Iterator[click.Context]:
+    """A context for each command, in the order of their names."""
+    context = click.Context(command, above, command.name, terminal_width=100)
+    if above is not None:
+        yield context
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            yield from _commands(command.commands[name], context)
 
 
 def _capabilities(driver: str) -> set[Capability]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.commands.shared import Json, console, read_inventory, show
+import click
+
+from lab.commands import options
+from lab.commands.shared import console, read_inventory, show
 from lab.errors import ExitCode
 
 
-def list_images(*, json: Json = False) -> ExitCode:
+@click.command("list")
+@options.as_json
+def list_images(json: bool) -> ExitCode:
     """List the images in the cache of this machine."""
     from lab.provisioning import images as cache
 
@@ -26,6 +31,8 @@ def list_images(*, json: Json = False) -> ExitCode:
     return show(rows, json=json)
 
 
+@click.command("build")
+@click.argument("recipe", help="A name such as debian-12; `lab images build` with a wrong one lists them.")
 def build_image(recipe: str) -> ExitCode:
     """Build the image of a recipe, or say where it lies already."""
     from lab.inventory.models import BuildSource
@@ -37,8 +44,14 @@ def build_image(recipe: str) -> ExitCode:
     return ExitCode.AS_EXPECTED
 
 
-def verify_images(inventory: Path, *, json: Json = False) -> ExitCode:
-    """Compare the cached images of an inventory's guests with their digests, byte for byte."""
+@click.command("verify")
+@options.inventory
+@options.as_json
+def verify_images(inventory: Path, json: bool) -> ExitCode:
+    """Compare the cached images of an inventory with their digests.
+
+    Reads every byte. Ends with 3 when one is damaged.
+    """
     from lab.errors import ImageError
     from lab.provisioning import images as cache
 
@@ -53,3 +66,10 @@ def verify_images(inventory: Path, *, json: Json = False) -> ExitCode:
         rows.append({"guest": entry.name, "image": found})
     show(rows, json=json)
     return ExitCode.LAB_AT_FAULT if damaged else ExitCode.AS_EXPECTED
+
+
+images = click.Group(
+    "images",
+    help="List, build and verify the images that guests start from.",
+    commands=[list_images, build_image, verify_images],
+)

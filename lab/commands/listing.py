@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.commands.shared import Json, print_json, read_inventory, show
+import click
+
+from lab.commands import options
+from lab.commands.shared import print_json, read_inventory, show
 from lab.errors import ExitCode
 
 
-def hosts(inventory: Path, *, json: Json = False) -> ExitCode:
+@click.command()
+@options.inventory
+@options.as_json
+def hosts(inventory: Path, json: bool) -> ExitCode:
     """List the hosts of an inventory."""
     rows = [
         {"host": host.name, "driver": host.driver, "realness": str(host.realness), "insecure": list(host.insecure)}
@@ -17,7 +23,10 @@ def hosts(inventory: Path, *, json: Json = False) -> ExitCode:
     return show(rows, json=json)
 
 
-def guests(inventory: Path, *, json: Json = False) -> ExitCode:
+@click.command()
+@options.inventory
+@options.as_json
+def guests(inventory: Path, json: bool) -> ExitCode:
     """List the guests of an inventory."""
     rows = [
         {"guest": entry.name, "title": entry.title, "family": entry.family, "missing": entry.missing() or ""}
@@ -26,14 +35,16 @@ def guests(inventory: Path, *, json: Json = False) -> ExitCode:
     return show(rows, json=json)
 
 
-def features(suites: Path = Path("suites"), *, json: Json = False) -> ExitCode:
-    """List the catalogue of features with the checks of each.
-
-    Parameters
-    ----------
-    suites
-        The folder that holds features.yaml.
-    """
+@click.command()
+@click.argument(
+    "suites",
+    type=options.FOLDER,
+    default=Path("suites"),
+    help="The folder that holds features.yaml: ./suites when not given.",
+)
+@options.as_json
+def features(suites: Path, json: bool) -> ExitCode:
+    """List the catalogue of features with the checks of each."""
     from lab import catalogue
 
     loaded = catalogue.load(suites)

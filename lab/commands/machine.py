@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.commands.shared import Json, console, print_json, read_inventory, show, tables
+import click
+
+from lab.commands import options
+from lab.commands.shared import console, print_json, read_inventory, show, tables
 from lab.errors import ConfigurationError, ExitCode
 
 
-def doctor(inventory: Path | None = None, *, json: Json = False) -> ExitCode:
-    """Say what works on this machine and what does not, with the remedy; proves the accelerator by booting.
+@click.command()
+@click.argument("inventory", type=options.FOLDER, required=False, help="Look at the hosts of this inventory too.")
+@options.as_json
+def doctor(inventory: Path | None, json: bool) -> ExitCode:
+    """Say what works on this machine, and the remedy for what does not.
 
-    Parameters
-    ----------
-    inventory
-        Look at the hosts of this inventory too.
+    An accelerator is only believed after a small guest has booted with it.
     """
     from lab.runner import doctor as examination
 
@@ -26,13 +29,13 @@ def doctor(inventory: Path | None = None, *, json: Json = False) -> ExitCode:
     return examination.exit_code(findings)
 
 
-def triage(console_log: Path, *, json: Json = False) -> ExitCode:
-    """Read a console log: did it boot, what stopped it, whose fault, which system.
+@click.command()
+@click.argument("console_log", type=options.FOLDER, help="A file; at most its first and last 8 MiB are read.")
+@options.as_json
+def triage(console_log: Path, json: bool) -> ExitCode:
+    """Read a console log: did it boot, what stopped it?
 
-    Parameters
-    ----------
-    console_log
-        A file; at most its first and last 8 MiB are read.
+    And whose fault it is, and which system it was.
     """
     from lab.guests import triage as reader
 
@@ -48,8 +51,14 @@ def triage(console_log: Path, *, json: Json = False) -> ExitCode:
     return ExitCode.AS_EXPECTED
 
 
-def reap(inventory: Path, *, json: Json = False) -> ExitCode:
-    """Destroy what dead runs left behind on the hosts of an inventory; touch nothing else."""
+@click.command()
+@options.inventory
+@options.as_json
+def reap(inventory: Path, json: bool) -> ExitCode:
+    """Destroy what dead runs left behind on the hosts.
+
+    Only machines that bear the lab's own mark, and whose run is not alive; nothing else is touched.
+    """
     from dataclasses import asdict
 
     from lab.runner import reap as reaping

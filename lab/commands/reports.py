@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
+import click
 
+from lab.commands import options
 from lab.commands.shared import (
-    REPORTS,
-    Json,
     catalogue_of,
     console,
     newest_runs,
@@ -21,24 +19,33 @@ from lab.commands.shared import (
 )
 from lab.errors import ConfigurationError, ExitCode
 
+RUN = 'Its id, its folder, or "last".'
+RUNS = 'Ids, folders, or "last".'
 
-def report(runs: Annotated[tuple[str, ...], Parameter(negative=())] = (), *, out: Path = REPORTS / "site") -> ExitCode:
-    """Write the site from runs (ids, folders or "last"); without any, from the newest ones.
 
-    Parameters
-    ----------
-    out
-        The folder of the site.
-    """
-    directories = [run_directory(name) for name in runs] or newest_runs(REPORTS)
+@click.command()
+@click.argument("runs", nargs=-1, help=RUNS)
+@click.option(
+    "--out", type=options.FOLDER, default=options.REPORTS / "site", show_default=True, help="The folder of the site."
+)
+def report(runs: tuple[str, ...], out: Path) -> ExitCode:
+    """Write the site from these runs, or from the newest ones."""
+    directories = [run_directory(name) for name in runs] or newest_runs(options.REPORTS)
     if not directories:
         raise ConfigurationError("there is no run to report", hint="lab run INVENTORY makes one")
     print(write_site(directories, out, catalogue_of(directories[-1])))  # noqa: T201
     return ExitCode.AS_EXPECTED
 
 
-def diff(run_a: str, run_b: str, *, json: Json = False) -> ExitCode:
-    """Say what changed from run A to run B, in seven classes; exit with 1 when something regressed."""
+@click.command()
+@click.argument("run_a", help=RUN)
+@click.argument("run_b", help="Another one.")
+@options.as_json
+def diff(run_a: str, run_b: str, json: bool) -> ExitCode:
+    """Say what changed from run A to run B.
+
+    In seven classes; ends with 1 when something regressed.
+    """
     from lab.results import diff as comparison
 
     found = comparison.diff(stored_run(run_a), stored_run(run_b))
@@ -49,16 +56,13 @@ def diff(run_a: str, run_b: str, *, json: Json = False) -> ExitCode:
     return ExitCode.PRODUCT_FAILED if comparison.as_json(found)["regressed"] else ExitCode.AS_EXPECTED
 
 
-def verdict(runs: tuple[str, ...], *, cell: str = "*", feature: str = "*", json: Json = False) -> ExitCode:
-    """Show the verdicts of runs, as the site shows them.
-
-    Parameters
-    ----------
-    cell
-        A glob over cell names.
-    feature
-        A glob over features.
-    """
+@click.command()
+@click.argument("runs", nargs=-1, required=True, help=RUNS)
+@click.option("--cell", metavar="GLOB", default="*", help="Only cells whose name matches.")
+@click.option("--feature", metavar="GLOB", default="*", help="Only features whose id matches.")
+@options.as_json
+def verdict(runs: tuple[str, ...], cell: str, feature: str, json: bool) -> ExitCode:
+    """Show the verdicts of runs, as the site shows them."""
     from lab.results import verdicts
 
     features = {check.id: check.feature for check in catalogue_of(run_directory(runs[-1])).checks}

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
+import click
 
+from lab.commands import options
+from lab.commands.options import HowToRun, Selection
 from lab.commands.shared import (
-    ALL_CELLS,
-    REPORTS,
-    Json,
-    Quiet,
-    Selection,
-    Suite,
     command_line,
     console,
     make_plan,
@@ -31,8 +26,15 @@ if TYPE_CHECKING:  # `lab --help` must not pay for any of these
     from lab.runner.run import Run
 
 
-def plan(inventory: Path, *, selection: Selection = ALL_CELLS, json: Json = False) -> ExitCode:
-    """Show the cells, the checks in each, what is excluded and why, the expected time; start nothing."""
+@click.command()
+@options.inventory
+@options.selection
+@options.as_json
+def plan(inventory: Path, selection: Selection, json: bool) -> ExitCode:
+    """Show which cells a run would start, and start nothing.
+
+    With the number of checks in each, what is excluded and why, and how long it may take.
+    """
     from lab.runner import plan as planning
 
     loaded, catalogue = read_all(inventory)
@@ -44,35 +46,17 @@ def plan(inventory: Path, *, selection: Selection = ALL_CELLS, json: Json = Fals
     return ExitCode.AS_EXPECTED
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class HowToRun:
-    """How a plan is carried out."""
+@click.command()
+@options.inventory
+@options.selection
+@options.how_to_run_or_resume
+@options.as_json
+@options.quiet
+def run(inventory: Path, selection: Selection, how: HowToRun, json: bool, quiet: bool) -> ExitCode:
+    """Run all cells of an inventory, or those selected.
 
-    attempts: int = 1
-    "How often a cell that fails is tried; every attempt is kept and shown."
-    cold: Annotated[bool, Parameter(negative=())] = False
-    "Boot every machine; start none from a saved copy."
-    resume: str | None = None
-    'Take up a run that was killed: its id, its folder, or "last".'
-    executor: Literal["local"] = "local"
-    "Where the cells run."
-    reports: Path = REPORTS
-    "The folder for runs and the site."
-
-
-DEFAULT_RUN = HowToRun()
-
-
-def run(
-    inventory: Path,
-    *,
-    selection: Selection = ALL_CELLS,
-    how: HowToRun = DEFAULT_RUN,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> ExitCode:
-    """Run the plan of an inventory, write the run's directory, then the site; its path is the last line."""
+    Writes the directory of the run, then the site; the path of the site is the last line.
+    """
     from lab.runner import resume as resumption
     from lab.runner import run as running
 
@@ -88,12 +72,17 @@ def run(
     return _execute(begun, catalogue, json=json, quiet=quiet)
 
 
-def cell(inventory: Path, name: str, *, suite: Suite | None = None, how: HowToRun = DEFAULT_RUN) -> ExitCode:
-    """Run one cell, HOST/GUEST/PROFILE, exactly as a run does it."""
+@click.command()
+@options.inventory
+@options.cell_name
+@options.suite
+@options.how_to_run
+def cell(inventory: Path, cell: str, suite: str | None, how: HowToRun) -> ExitCode:
+    """Run one cell, exactly as a run does it."""
     from lab.contracts import Cell
     from lab.runner import run as running
 
-    wanted = Cell.parse(name)
+    wanted = Cell.parse(cell)
     loaded, catalogue = read_all(inventory)
     made = make_plan(loaded, catalogue, Selection(select=(wanted.name,), suite=suite))
     wish = running.Wish(str(inventory), how.reports, command_line(), how.attempts, use_warm=not how.cold)

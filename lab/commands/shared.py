@@ -1,17 +1,14 @@
-"""What several commands share: their options, how they read, how they print."""
+"""What several commands share: how they read, how they print."""
 
 from __future__ import annotations
 
-import json as json_format
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from cyclopts import Parameter
-
+from lab.commands.options import REPORTS, Selection
 from lab.errors import ExitCode
 
 if TYPE_CHECKING:  # `lab --help` must not pay for any of these
@@ -24,30 +21,7 @@ if TYPE_CHECKING:  # `lab --help` must not pay for any of these
     from lab.results.store import Run as StoredRun
     from lab.runner.plan import Plan
 
-Suite = Literal["smoke", "conformance", "performance"]
-Json = Annotated[
-    bool, Parameter(name="--json", negative=(), help="One JSON document on standard output, nothing else.")
-]
-Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), help="Only what went wrong.")]
-Globs = Annotated[tuple[str, ...], Parameter(negative=())]
-REPORTS = Path("reports")
 RUNS_ON_SITE = 10
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Selection:
-    """Which cells."""
-
-    select: Globs = ()
-    "Only cells whose name matches this glob; may be given several times."
-    exclude: Globs = ()
-    "No cell whose name matches this glob; may be given several times."
-    suite: Suite | None = None
-    "Only the checks of this suite."
-
-
-ALL_CELLS = Selection()
 
 
 def read_inventory(path: Path) -> Inventory:
@@ -90,7 +64,9 @@ def tables() -> ModuleType:
 
 def print_json(document: object) -> None:
     """One document on standard output."""
-    print(json_format.dumps(document, indent=1, default=str))  # noqa: T201
+    import json
+
+    print(json.dumps(document, indent=1, default=str))  # noqa: T201
 
 
 def show(rows: Sequence[dict[str, Any]], *, json: bool) -> ExitCode:

@@ -6,13 +6,12 @@ import secrets
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
 
 from lab import waiting
 from lab.contracts import (
-    CAPABILITY_PROTOCOLS,
     Balloons,
     Capability,
     Channel,
@@ -30,6 +29,7 @@ from lab.contracts import (
     TakesScreenshots,
 )
 from lab.errors import HypervisorRefused
+from lab.testing.contract import capable, proves
 
 _SEEN_S = 60.0  # for a slow guest to notice what was done to it
 
@@ -45,16 +45,6 @@ class Booted(Protocol):
     def boot_id(self) -> str: ...
 
 
-def capable(hypervisor: Hypervisor, subject: object, capability: Capability) -> Any:
-    """The machine or host as one with that capability; skips the test where it has none."""
-    if not isinstance(subject, CAPABILITY_PROTOCOLS[capability]):
-        pytest.skip(f"{hypervisor.name}: its driver has no {capability}")
-    reason = hypervisor.limits().get(capability)
-    if reason is not None:
-        pytest.skip(f"{hypervisor.name} refuses {capability}: {reason}")
-    return subject
-
-
 class CapabilityContract:
     """Behaviour tests of every capability."""
 
@@ -68,6 +58,7 @@ class CapabilityContract:
         for name in machine.snapshots():
             machine.delete_snapshot(name)
 
+    @proves(Capability.SNAPSHOTS)
     def test_a_restored_machine_forgets_what_came_after(self, booted: Booted, keeper: Snapshots) -> None:
         early, late = secrets.token_hex(8), secrets.token_hex(8)
         booted.sh(f"echo {early} >/var/tmp/contract-kept; echo {early} >/run/contract-kept; sync")
@@ -89,6 +80,7 @@ class CapabilityContract:
                 assert booted.boot_id() != boot
             booted.sh("echo again >/var/tmp/contract-late; sync")
 
+    @proves(Capability.SNAPSHOTS)
     def test_a_stopped_machine_can_be_restored(self, booted: Booted, keeper: Snapshots) -> None:
         token = secrets.token_hex(8)
         booted.sh(f"echo {token} >/var/tmp/contract-off; sync")
@@ -102,6 +94,7 @@ class CapabilityContract:
 
         assert booted.sh("cat /var/tmp/contract-off") == token
 
+    @proves(Capability.SNAPSHOTS)
     def test_snapshots_are_listed_until_they_are_deleted(self, keeper: Snapshots) -> None:
         keeper.snapshot("one")
         keeper.snapshot("two")
@@ -118,6 +111,7 @@ class CapabilityContract:
     # -----------------------------------------------------------------------------------------------------
     # Warm clones
 
+    @proves(Capability.WARM_CLONES)
     def test_a_key_depends_on_what_a_copy_depends_on(self, hypervisor: Hypervisor, booted: Booted) -> None:
         host: ClonesWarm = capable(hypervisor, hypervisor, Capability.WARM_CLONES)
         spec = booted.machine.spec
@@ -132,6 +126,7 @@ class CapabilityContract:
         assert len(set(keys)) == len(keys)
         assert host.warm_key(replace(spec, name="another", owner=replace(spec.owner, run="another"))) == keys[0]
 
+    @proves(Capability.WARM_CLONES)
     def test_a_clone_goes_on_where_the_saved_machine_was(
         self, hypervisor: Hypervisor, booted: Booted, log_in: Callable[[Machine], Channel]
     ) -> None:
@@ -176,6 +171,7 @@ class CapabilityContract:
         finally:
             channel.close()
 
+    @proves(Capability.WARM_CLONES)
     def test_a_copy_that_is_not_there_is_refused(self, hypervisor: Hypervisor, booted: Booted) -> None:
         host: ClonesWarm = capable(hypervisor, hypervisor, Capability.WARM_CLONES)
         spec: MachineSpec = replace(booted.machine.spec, name=f"contract-{secrets.token_hex(4)}", data_disk_mib=17)
@@ -192,6 +188,7 @@ class CapabilityContract:
     # -----------------------------------------------------------------------------------------------------
     # Pauses, NMI, display
 
+    @proves(Capability.PAUSES)
     def test_a_paused_guest_stands_still_and_goes_on(self, hypervisor: Hypervisor, booted: Booted) -> None:
         machine: Pauses = capable(hypervisor, booted.machine, Capability.PAUSES)
         token, boot = secrets.token_hex(8), booted.boot_id()
@@ -220,6 +217,7 @@ class CapabilityContract:
         booted.sh(f"touch {stop}")
         assert booted.boot_id() == boot
 
+    @proves(Capability.NMI)
     def test_an_nmi_reaches_the_processor(self, hypervisor: Hypervisor, booted: Booted) -> None:
         machine: InjectsNmi = capable(hypervisor, booted.machine, Capability.NMI)
         script = "sed -n 's/^ *NMI: *\\([0-9]*\\).*/\\1/p' /proc/interrupts"
@@ -229,6 +227,7 @@ class CapabilityContract:
 
         waiting.until(lambda: int(booted.sh(script)) > before, what="the guest to count the NMI", timeout_s=_SEEN_S)
 
+    @proves(Capability.SCREENSHOTS)
     def test_a_screenshot_is_a_picture(self, hypervisor: Hypervisor, booted: Booted) -> None:
         machine: TakesScreenshots = capable(hypervisor, booted.machine, Capability.SCREENSHOTS)
 
@@ -243,6 +242,7 @@ class CapabilityContract:
     # -----------------------------------------------------------------------------------------------------
     # Memory, disks, cards
 
+    @proves(Capability.BALLOON)
     def test_a_balloon_takes_memory_and_gives_it_back(self, hypervisor: Hypervisor, booted: Booted) -> None:
         machine: Balloons = capable(hypervisor, booted.machine, Capability.BALLOON)
         given = booted.machine.spec.profile.memory_mib
@@ -259,6 +259,7 @@ class CapabilityContract:
         waiting.until(lambda: machine.balloon_mib() == given, what="the balloon to shrink", timeout_s=_SEEN_S)
         waiting.until(lambda: int(booted.sh(script)) == before, what="the guest's memory to return", timeout_s=_SEEN_S)
 
+    @proves(Capability.DISK_HOTPLUG)
     def test_a_disk_comes_and_goes(self, hypervisor: Hypervisor, booted: Booted) -> None:
         machine: HotplugsDisks = capable(hypervisor, booted.machine, Capability.DISK_HOTPLUG)
         sizes = "cat /sys/block/*/size"
@@ -279,6 +280,7 @@ class CapabilityContract:
         with pytest.raises(HypervisorRefused, match="contract"):
             machine.detach_disk("contract")
 
+    @proves(Capability.NIC_HOTPLUG)
     def test_a_card_comes_and_goes(self, hypervisor: Hypervisor, booted: Booted) -> None:
         machine: HotplugsNics = capable(hypervisor, booted.machine, Capability.NIC_HOTPLUG)
         mac, addresses = "52:54:00:c0:ff:ee", "cat /sys/class/net/*/address"
@@ -291,6 +293,7 @@ class CapabilityContract:
 
         waiting.until(lambda: mac not in booted.sh(addresses), what="the guest to lose the card", timeout_s=_SEEN_S)
 
+    @proves(Capability.DISK_RESIZE)
     def test_the_data_disk_grows_while_the_guest_runs(self, hypervisor: Hypervisor, booted: Booted) -> None:
         machine: ResizesDisks = capable(hypervisor, booted.machine, Capability.DISK_RESIZE)
         assert booted.machine.spec.data_disk_mib, "boot_spec must give a data disk to a driver that can resize one"

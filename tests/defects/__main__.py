@@ -1,0 +1,49 @@
+"""Seeded defects by hand: list them, try some of them or all.
+
+python -m tests.defects list
+python -m tests.defects try [NAME ...] [--all-checks] [--place DIR] [--jobs N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tests.defects import catalogue, sweep
+
+
+def main() -> int:
+    """The exit status: 1 when a defect was missed or something cried out without cause."""
+    parser = argparse.ArgumentParser(prog="python -m tests.defects", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="every defect and what it must bring down")
+    trying = commands.add_parser("try", help="seed defects and say what noticed them")
+    trying.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    trying.add_argument("--all-checks", action="store_true", help="every check of the cell, not only the likely ones")
+    trying.add_argument("--place", type=Path, default=sweep.default_place(), help="for machines and results; kept")
+    trying.add_argument("--jobs", type=int, default=1, help="how many at once")
+    one = commands.add_parser("one", help="one trial in this process; writes RESULT")
+    one.add_argument("name")
+    one.add_argument("result", type=Path)
+    one.add_argument("--all-checks", action="store_true")
+    one.add_argument("--place", type=Path, required=True)
+    words = parser.parse_args()
+    if words.command == "list":
+        for defect in catalogue.DEFECTS:
+            sys.stdout.write(f"{defect.name:34} {defect.cell:30} {', '.join(defect.breaks) or '-'}\n")
+        return 0
+    if words.command == "one":
+        sweep.one(catalogue.by_name(words.name), words.place, words.result, all_checks=words.all_checks)
+        return 0
+    chosen = [catalogue.by_name(name) for name in words.names] or list(catalogue.DEFECTS)
+    bad = 0
+    for result in sweep.every(chosen, words.place, all_checks=words.all_checks, jobs=words.jobs):
+        bad += result.word != "caught" and bool(catalogue.by_name(result.defect).breaks)
+        sys.stdout.write(sweep.told(result))
+        sys.stdout.flush()
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

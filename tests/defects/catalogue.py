@@ -1,0 +1,13 @@
+"""All seeded defects, in the order in which the table shows them."""
+
+from __future__ import annotations
+
+from tests.defects import guests, hardware
+from tests.defects.definition import Defect
+
+DEFECTS: tuple[Defect, ...] = (*guests.DEFECTS, *hardware.DEFECTS)
+
+
+def by_name(name: str) -> Defect:
+    """Raises `KeyError` for an unknown name."""
+    return {defect.name: defect for defect in DEFECTS}[name]

@@ -1,0 +1,88 @@
+"""Trials of many defects, each in a process of its own, and what is kept of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+
+from lab import catalogue as suites_catalogue
+from lab import locations, process
+from lab.errors import CommandFailed
+from lab.inventory.load import load
+from tests.defects import trial
+from tests.defects.definition import Defect
+from tests.defects.judging import Result, judge
+
+LIMIT_S = 2400.0
+
+
+def default_place() -> Path:
+    """Where trials by hand keep what they need and what they found."""
+    return locations.cache() / "defects"
+
+
+def checks_for(defect: Defect, *, all_checks: bool) -> tuple[str, ...]:
+    """All checks but those of the performance suite, or the smoke checks and those of the features concerned.
+
+    What is left out costs minutes and judges speed.
+    """
+    inventory = load(trial.INVENTORY)
+    known = suites_catalogue.load(inventory.suites)
+    near = {*defect.breaks, *defect.collateral}
+    return tuple(
+        check.id
+        for check in known.checks
+        if check.level in ("smoke", "conformance") and (all_checks or check.level == "smoke" or check.feature in near)
+    )
+
+
+def one(defect: Defect, place: Path, result: Path, *, all_checks: bool) -> None:
+    """Try one defect here and write what became of it."""
+    start = time.monotonic()
+    work = place / "trials" / f"{defect.name}-{time.time_ns():x}"
+    with trial.own_place(place):
+        records = trial.run(defect, defect.where, checks_for(defect, all_checks=all_checks), work)
+    found = replace(judge(defect, records), revision=revision(), seconds=round(time.monotonic() - start, 1))
+    draft = result.with_suffix(".draft")
+    draft.write_text(json.dumps(found.as_json(), indent=1) + "\n")
+    draft.replace(result)
+
+
+def every(defects: Sequence[Defect], place: Path, *, all_checks: bool, jobs: int) -> Iterator[Result]:
+    """Try each in a process of its own; results as they come. Raises `CommandFailed` when a trial itself breaks."""
+    kept = place / ("all-checks" if all_checks else "near-checks")
+    kept.mkdir(parents=True, exist_ok=True)
+
+    def tried(defect: Defect) -> Result:
+        file = kept / f"{defect.name}.json"
+        file.unlink(missing_ok=True)
+        words = [sys.executable, "-m", "tests.defects", "one", defect.name, str(file), "--place", str(place)]
+        done = process.run([*words, *(["--all-checks"] if all_checks else [])], timeout_s=LIMIT_S, cwd=trial.ROOT)
+        if not file.exists():
+            raise CommandFailed(f"the trial of {defect.name} broke: {done.stderr.strip()[-1500:]}")
+        return Result.from_json(json.loads(file.read_text()))
+
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = [pool.submit(tried, defect) for defect in defects]
+        for future in as_completed(waiting):
+            yield future.result()
+
+
+def told(result: Result) -> str:
+    """A result for the terminal."""
+    lines = [f"{result.word:12} {result.defect}  ({result.judged} of {result.checks} checks, {result.seconds:.0f} s)"]
+    lines += [f"    caught  {check}: {reason[:160]}" for check, reason in result.caught.items()]
+    lines += [f"    missed  {feature}" for feature in result.missed]
+    lines += [f"    with it {check}: {reason[:160]}" for check, reason in result.collateral.items()]
+    lines += [f"    ALARM   {check}: {reason[:300]}" for check, reason in result.false_alarms.items()]
+    return "\n".join(lines) + "\n"
+
+
+def revision() -> str:
+    """The commit that the repository stands at."""
+    return process.check(["git", "rev-parse", "--short=12", "HEAD"], timeout_s=30, cwd=trial.ROOT).strip()

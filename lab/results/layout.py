@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
+from lab import process
 from lab.contracts import NAME_PATTERN, Cell
 
 RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
+_DRAFT = re.compile(rf"\.{RUN_ID.pattern}\.(\d+)\.(\d+)")
 _ATTEMPT = re.compile(r"attempt-([1-9]\d{0,3})")
 
 
@@ -31,6 +36,33 @@ def run_directories(reports: Path) -> Sequence[Path]:
     if not folder.is_dir():
         return ()
     return sorted(path for path in folder.iterdir() if RUN_ID.fullmatch(path.name) and path.is_dir())
+
+
+@contextmanager
+def appearing(root: Path) -> Iterator[RunLayout]:
+    """A folder to write the first files of a run into; at the end of the block it is the run, whole.
+
+    A process that is killed meanwhile leaves a hidden folder, which the next one removes. Raises `LabDiskFull`,
+    `CommandFailed`.
+    """
+    draft = root.with_name(f".{root.name}.{os.getpid()}.{process.start_time(os.getpid())}")
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        _clear_dead_drafts(root.parent)
+        draft.mkdir()
+        yield RunLayout(draft)
+        draft.rename(root)
+    except OSError as reason:
+        raise process.disk_full_or(reason, f"making {root}") from reason
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _clear_dead_drafts(folder: Path) -> None:
+    for entry in folder.iterdir():
+        owner = _DRAFT.fullmatch(entry.name)
+        if owner and not process.is_alive(int(owner[1]), int(owner[2])):
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 @dataclass(frozen=True, order=True)
@@ -69,6 +101,11 @@ class AttemptLayout:
     def evidence(self) -> Path:
         return self.root / "evidence"
 
+    @property
+    def cells(self) -> Path:
+        """The folder of all cells of the run."""
+        return self.root.parents[3]
+
 
 @dataclass(frozen=True)
 class RunLayout:
@@ -96,17 +133,21 @@ class RunLayout:
     def allure_results(self) -> Path:
         return self.root / "allure-results"
 
+    @property
+    def cells(self) -> Path:
+        return self.root / "cells"
+
     def attempt(self, cell: Cell, number: int) -> AttemptLayout:
         """Where an attempt lies, made or not. The names of a cell cannot leave the directory (`NAME_PATTERN`)."""
         parts = (cell.host, cell.guest, cell.profile)
         if not all(NAME_PATTERN.fullmatch(part) for part in parts):
             raise ValueError(f"{cell.name!r} is not a name of a cell")
-        return AttemptLayout(self.root.joinpath("cells", *parts, f"attempt-{number}"), cell, number)
+        return AttemptLayout(self.cells.joinpath(*parts, f"attempt-{number}"), cell, number)
 
     def attempts(self) -> Sequence[AttemptLayout]:
         """Every attempt that has a directory, by cell and number; other names in there are not ours and left out."""
         found = []
-        for host in _folders(self.root / "cells"):
+        for host in _folders(self.cells):
             for guest in _folders(host):
                 for profile in _folders(guest):
                     found += _attempts_in(profile, Cell(host.name, guest.name, profile.name))

@@ -1,6 +1,6 @@
 """One attempt at one cell, in its own process: bring up, check, collect, tear down, say how it went.
 
-`cell.json` is the result; a process that ends without having written it was killed.
+`cell.json` is the result; a process that ends without having written it was killed, or could not write.
 """
 
 from __future__ import annotations
@@ -11,24 +11,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
 from lab import log, process, pytest_plugin, waiting
 from lab.contracts import Realness
-from lab.errors import Blame, ExitCode, GuestError, LabError
+from lab.errors import ExitCode, GuestError, LabError
 from lab.provisioning.bring_up import CellSession, open_session
-from lab.results import store
-from lab.results.documents import CellDocument
-from lab.results.record import Outcome, Record
-from lab.runner.work import CellWork, Progress
+from lab.results.record import Outcome
+from lab.runner import cell_file, hold
+from lab.runner.work import CellWork, Progress, Unwritten
 
 _log = log.get(__name__)
 
 ORPHAN_CHECK_S = 1.0
-REASON_LIMIT = 2000
 
 
 class _Interruption:
@@ -56,10 +53,16 @@ def run_in_process(work: CellWork, suites: Path, progress: Connection) -> None:
     sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - for the rest of the process
     status = ExitCode.INTERRUPTED
     try:
-        run(work, suites, _sender(progress), interrupted=lambda: interruption.asked)
-        status = ExitCode.INTERRUPTED if interruption.asked else ExitCode.AS_EXPECTED
+        with hold.as_cell(work.layout.cells) as is_ours:
+            if is_ours and process.is_alive(work.owner.pid, work.owner.pid_started):
+                run(work, suites, _sender(progress), interrupted=lambda: interruption.asked)
+                status = ExitCode.INTERRUPTED if interruption.asked else ExitCode.AS_EXPECTED
     except KeyboardInterrupt:
         _log.info("cell.interrupted", cell=work.cell)
+    except LabError as reason:
+        # It could not even be written down: the controller does that, and this tells it why.
+        _tell(progress, Unwritten(work.cell, reason.blame, str(reason)))
+        status = ExitCode.LAB_AT_FAULT
     progress.close()
     # Threads of libraries must not keep a finished cell alive.
     os._exit(status)
@@ -72,11 +75,14 @@ def run(
     *,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Run the cell and write everything into its directory. Raises `LabDiskFull` only."""
-    work.layout.root.mkdir(parents=True, exist_ok=True)
-    handler = log.write_to(work.layout.cell_log)
+    """Run the cell and write everything into its directory. Raises `LabDiskFull`, `RunError` where it cannot."""
+    try:
+        work.layout.root.mkdir(parents=True, exist_ok=True)
+        handler = log.write_to(work.layout.cell_log)
+    except OSError as reason:
+        raise process.disk_full_or(reason, f"making {work.layout.root}") from reason
     start = time.monotonic()
-    note = _Note(work, suites)
+    note = _Note(work.realness)
     try:
         with open_session(
             work.inventory,
@@ -97,84 +103,47 @@ def run(
                 progress=_check_progress(work, progress),
             )
         if not interrupted():
-            note.write(time.monotonic() - start)
+            cell_file.write(work, note.circumstances(time.monotonic() - start))
     except LabError as reason:
         _log.error("cell.fault", cell=work.cell, reason=reason)
-        note.blocked(reason)
-        note.write(time.monotonic() - start)
+        outcome = Outcome.FAILED if isinstance(reason, GuestError) else Outcome.BROKEN
+        fault = cell_file.Fault(outcome, reason.blame, str(reason))
+        cell_file.write_missing(work, suites, fault, note.realness)
+        cell_file.write(work, note.circumstances(time.monotonic() - start), fault=fault)
     finally:
         log.stop_writing(handler)
 
 
 class _Note:
-    """Builds `cell.json` from what is known when the cell ends."""
+    """What is known of the cell when it ends."""
 
-    def __init__(self, work: CellWork, suites: Path) -> None:
-        self._work = work
-        self._suites = suites
+    def __init__(self, realness: Realness) -> None:
         self.session: CellSession | None = None
-        self.realness = work.realness
+        self.realness = realness
 
-    def blocked(self, reason: LabError) -> None:
-        """A fault outside of any check: every check that has no record yet gets one that says why."""
-        done = {record.check for record in store.read_attempt(self._work.layout, self._work.run).records}
-        file = store.RecordFile(self._work.layout.records)
-        decisive = Outcome.FAILED if isinstance(reason, GuestError) else Outcome.BROKEN
-        for position, check in enumerate(check for check in self._work.checks if check not in done):
-            first = position == 0 and not done
-            file.append(
-                Record(
-                    run=self._work.run,
-                    cell=self._work.cell.name,
-                    feature=pytest_plugin.feature_of(check, self._suites),
-                    check=check,
-                    attempt=self._work.attempt,
-                    outcome=(decisive if first else Outcome.BLOCKED),
-                    blame=reason.blame,
-                    reason=str(reason)[:REASON_LIMIT],
-                    realness=self.realness,
-                    warm=False,
-                    started=datetime.now(UTC),
-                    seconds=0.0,
-                )
-            )
-
-    def write(self, seconds: float) -> None:
-        """Write `cell.json` in one step: it is there whole, or the cell did not finish."""
-        records = store.read_attempt(self._work.layout, self._work.run).records
-        decisive = max(records, key=lambda record: record.outcome.badness, default=None)
-        bad = decisive is not None and decisive.outcome.badness > Outcome.PASSED.badness
+    def circumstances(self, seconds: float) -> cell_file.Circumstances:
         session = self.session
-        known = session.facts() if session else {}
-        content = {
-            "schema": 1,
-            "run": self._work.run,
-            "cell": self._work.cell.name,
-            "attempt": self._work.attempt,
-            "realness": self.realness,
-            "warm": session.warm_history if session else [],
-            **known,
-            "phases": {name: round(value, 3) for name, value in session.phases.items()} if session else {},
-            "seconds": round(seconds, 3),
-            "outcome": decisive.outcome if decisive else None,
-            "blame": decisive.blame if decisive else Blame.NOBODY,
-            "reason": decisive.reason if decisive and bad else "",
-            "command": self._work.command,
-            "known_issues": list(self._work.known_issues),
-            "insecure": list(session.host.insecure) if session else [],
+        if session is None:
+            return cell_file.Circumstances(self.realness, seconds)
+        known = {
+            "warm": session.warm_history,
+            **session.facts(),
+            "phases": {name: round(value, 3) for name, value in session.phases.items()},
+            "insecure": list(session.host.insecure),
         }
-        store.write_document(self._work.layout.cell_json, CellDocument.model_validate(content))
+        return cell_file.Circumstances(self.realness, seconds, known)
 
 
 def _sender(connection: Connection) -> Callable[[Progress], None]:
-    def send(progress: Progress) -> None:
-        try:
-            connection.send(progress)
-        except (BrokenPipeError, OSError) as reason:
-            # The controller is gone; `_end_with` ends this process in a moment, with everything undone.
-            _log.warning("progress.lost", reason=reason)
+    return lambda progress: _tell(connection, progress)
 
-    return send
+
+def _tell(connection: Connection, message: Progress | Unwritten) -> None:
+    try:
+        connection.send(message)
+    except OSError as reason:
+        # The controller is gone; `_end_with` ends this process in a moment, with everything undone.
+        _log.warning("progress.lost", reason=reason)
 
 
 def _check_progress(work: CellWork, progress: Callable[[Progress], None]) -> Callable[[str], None]:

@@ -7,7 +7,8 @@ import platform
 import signal
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -17,14 +18,14 @@ from rich.console import Console
 from lab import log, process
 from lab.catalogue import Catalogue
 from lab.contracts import Cell, Owner
-from lab.errors import ExitCode, LabError, NothingToRun
+from lab.errors import ExitCode, LabDiskFull, LabError, NothingToRun
 from lab.inventory import models as inventory_models
 from lab.inventory.models import Inventory
 from lab.results import allure, junit, layout, store
 from lab.results.documents import JournalEvent, KnownIssue, RunDocument
 from lab.results.layout import RunLayout
 from lab.results.record import Outcome
-from lab.runner import capacity, exit_code, plan, reap, resume
+from lab.runner import capacity, exit_code, hold, plan, reap, resume
 from lab.runner.display import Display, for_console
 from lab.runner.executors.local import Listener, LocalExecutor
 from lab.runner.plan import Plan, PlannedCell
@@ -64,10 +65,17 @@ class Run:
     _results: dict[Cell, CellResult] = field(default_factory=dict)
 
     def execute(self) -> ExitCode:
-        """Run everything that has no result yet; undo everything when interrupted."""
+        """Run everything that has no result yet; undo everything when interrupted. Raises `LabDiskFull`, `RunError`."""
+        with hold.as_controller(self.layout), _resumable(self.layout.root.name):
+            if self.earlier is not None:
+                resume.clear_half_done(self.layout, self.earlier)
+                self._reap_all()
+            return self._execute()
+
+    def _execute(self) -> ExitCode:
         journal = store.Journal(self.layout.journal)
         own = {"pid": os.getpid(), "pid_started": process.start_time(os.getpid())}
-        journal.append(_event("run-started", **own))
+        journal.append(_event("run-started", **own, attempts=self.wish.attempts, cold=not self.wish.use_warm))
         executor = LocalExecutor(
             capacity=capacity.of_this_machine(self.inventory),
             suites=self.inventory.suites,
@@ -93,19 +101,14 @@ class Run:
     # -- cells ---------------------------------------------------------------------------------------------
 
     def _execute_all(self, executor: LocalExecutor) -> None:
-        first = [self._work(planned, self._first_attempt(planned.cell)) for planned in self._to_do()]
+        first = [self._work(each.planned, each.attempt) for each in self._to_do()]
         again = self._again(executor.run(first))
         while again:
             again = self._again(executor.run(again))
 
-    def _to_do(self) -> Iterator[PlannedCell]:
-        done = self.earlier.finished if self.earlier else {}
-        for planned in self.plan.cells:
-            if planned.excluded is None and planned.checks and planned.cell not in done:
-                yield planned
-
-    def _first_attempt(self, cell: Cell) -> int:
-        return self.earlier.half_done.get(cell, 1) if self.earlier else 1
+    def _to_do(self) -> list[resume.ToDo]:
+        earlier = self.earlier or resume.NOTHING
+        return resume.to_do(self.layout, self.plan, earlier, attempts=self.wish.attempts)
 
     def _again(self, results: Iterable[CellResult]) -> list[CellWork]:
         """Take results as they come; return the attempts that follow from them."""
@@ -152,10 +155,9 @@ class Run:
             self.display.progress(step)
 
         def finished(result: CellResult) -> None:
-            if not self.layout.attempt(result.cell, result.attempt).cell_json.exists():
-                # Its process was killed before it could undo anything.
+            if not result.undone:
                 picks = reap.of_cell(self.layout.root.name, result.cell.name)
-                reap.reap_host(self.inventory.hosts[result.cell.host], picks=picks)
+                self._tell(reap.reap_host(self.inventory.hosts[result.cell.host], picks=picks))
             journal.append(
                 _event(
                     "cell-finished",
@@ -174,9 +176,15 @@ class Run:
     def _undo(self, executor: LocalExecutor) -> None:
         self.display.say("Undoing what was made; this takes a few seconds.")
         executor.stop()
+        self._reap_all()
+
+    def _reap_all(self) -> None:
         for reaped in reap.reap(self.inventory, picks=reap.of_run(self.layout.root.name)):
-            if reaped.problem:
-                self.display.say(f"{reaped.host}: {reaped.problem}")
+            self._tell(reaped)
+
+    def _tell(self, reaped: reap.Reaped) -> None:
+        if reaped.problem:
+            self.display.say(f"{reaped.host}: {reaped.problem}")
 
     def _close(self, code: ExitCode) -> ExitCode:
         """Write the documents that are made when nothing happens any more."""
@@ -198,11 +206,6 @@ def new(inventory: Inventory, catalogue: Catalogue, wanted: Plan, wish: Wish, co
         raise NothingToRun(_nothing(wanted.cells), hint="lab plan INVENTORY shows every cell with its reason")
     run = layout.new_run_id(datetime.now(UTC))
     files = RunLayout(layout.run_directory(wish.reports, run))
-    try:
-        files.root.mkdir(parents=True)
-    except OSError as reason:
-        raise process.disk_full_or(reason, f"making {files.root}") from reason
-    store.write_json(files.plan_json, plan.as_json(wanted))
     document = RunDocument(
         run=run,
         started=datetime.now(UTC),
@@ -211,23 +214,39 @@ def new(inventory: Inventory, catalogue: Catalogue, wanted: Plan, wish: Wish, co
         version=metadata.version("interop-lab"),
         machine=_this_machine(),
     )
-    store.write_document(files.run_json, document)
-    return Run(files, inventory, catalogue, wanted, wish, _display(console, wanted, done=0))
+    with layout.appearing(files.root) as draft:
+        store.write_json(draft.plan_json, plan.as_json(wanted))
+        store.write_document(draft.run_json, document)
+    return Run(files, inventory, catalogue, wanted, wish, _display(console, _count(wanted), wanted))
 
 
 def resumed(inventory: Inventory, catalogue: Catalogue, files: RunLayout, wish: Wish, console: Console) -> Run:
-    """Take up a run that was killed or interrupted. Raises `RunError`, `LabBusy`."""
+    """Take up a run that was killed or interrupted; nothing is changed before it is executed. Raises `RunError`."""
     earlier = resume.read(files)
-    resume.clear_half_done(files, earlier)
     wanted = plan.from_json(files.plan_json)
-    reap.reap(inventory, picks=reap.of_run(files.root.name))
-    display = _display(console, wanted, done=len(earlier.finished))
-    return Run(files, inventory, catalogue, wanted, wish, display, earlier)
+    wish = replace(wish, attempts=max(wish.attempts, earlier.attempts), use_warm=wish.use_warm and not earlier.cold)
+    left = resume.to_do(files, wanted, earlier, attempts=wish.attempts)
+    return Run(files, inventory, catalogue, wanted, wish, _display(console, len(left), wanted), earlier)
 
 
-def _display(console: Console, wanted: Plan, *, done: int) -> Display:
-    total = sum(planned.excluded is None and bool(planned.checks) for planned in wanted.cells)
-    return for_console(console, total=total - done, estimate_s=wanted.estimate_s)
+def _count(wanted: Plan) -> int:
+    return sum(planned.excluded is None and bool(planned.checks) for planned in wanted.cells)
+
+
+def _display(console: Console, cells: int, wanted: Plan) -> Display:
+    return for_console(console, total=cells, estimate_s=wanted.estimate_s)
+
+
+@contextmanager
+def _resumable(run: str) -> Iterator[None]:
+    """Say of a full disk how the run goes on when there is space again."""
+    try:
+        yield
+    except LabDiskFull as reason:
+        raise LabDiskFull(
+            f"{reason.what}; the records written so far are whole",
+            hint=f"free some space, then go on with: lab run INVENTORY --resume {run}",
+        ) from reason
 
 
 def _as_documented(issue: inventory_models.KnownIssue) -> KnownIssue:

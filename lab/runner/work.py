@@ -43,6 +43,15 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Unwritten:
+    """A cell could not write its result, and why: a disk is full, a folder is gone."""
+
+    cell: Cell
+    blame: Blame
+    reason: str
+
+
+@dataclass(frozen=True)
 class CellResult:
     """How an attempt at a cell ended. There is one for each, whatever happens."""
 
@@ -54,3 +63,4 @@ class CellResult:
     seconds: float
     warm: bool = False
     counts: tuple[tuple[Outcome, int], ...] = ()
+    undone: bool = True  # its process itself removed what it had made

@@ -11,19 +11,19 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 from lab import log, process
 from lab.contracts import Cell
-from lab.errors import Blame, ExitCode
+from lab.errors import Blame, ExitCode, LabError
 from lab.results.record import Outcome
 from lab.runner import cell as cell_process
-from lab.runner import cell_file
+from lab.runner import cell_file, resume
 from lab.runner.capacity import Capacity
-from lab.runner.work import CellResult, CellWork, Progress
+from lab.runner.work import CellResult, CellWork, Progress, Unwritten
 
 _log = log.get(__name__)
 
@@ -39,9 +39,11 @@ class _Running:
     process: ForkServerProcess
     progress: Connection
     started: float  # time.monotonic()
+    pid_started: int
     limit_s: float
     deadline: float
     overdue: bool = False
+    unwritten: Unwritten | None = None
 
 
 @dataclass
@@ -110,9 +112,10 @@ class LocalExecutor:
         self.capacity.add(work.cell)
         now = time.monotonic()
         limit_s = self.limit_s(work)
-        self._running[work.cell] = _Running(work, started, receiver, now, limit_s, now + limit_s)
         pid = started.pid or 0
-        self.listener.started(work, pid, process.start_time(pid) or 0)
+        pid_started = process.start_time(pid) or 0
+        self._running[work.cell] = _Running(work, started, receiver, now, pid_started, limit_s, now + limit_s)
+        self.listener.started(work, pid, pid_started)
 
     def _wait(self, timeout_s: float) -> Iterator[CellResult]:
         """Pass progress on; yield the cells that ended meanwhile."""
@@ -137,6 +140,8 @@ class LocalExecutor:
                 message = running.progress.recv()
                 if isinstance(message, Progress):
                     self.listener.progress(message)
+                elif isinstance(message, Unwritten):
+                    running.unwritten = message
         except (EOFError, OSError):
             # The process is about to end and its pipe is closed; without this, wait() would spin on it.
             running.process.join(UNDO_PATIENCE_S)
@@ -152,27 +157,35 @@ class LocalExecutor:
 
     def _end(self, running: _Running) -> CellResult:
         running.process.join()
+        # When the server that forked it was killed, its processes live on and nobody says so.
+        process.end_by_id(running.process.pid or 0, running.pid_started, patience_s=UNDO_PATIENCE_S)
         self._pass_on(running)
         running.progress.close()
-        del self._running[running.work.cell]
-        self.capacity.remove(running.work.cell)
+        work = running.work
+        del self._running[work.cell]
+        self.capacity.remove(work.cell)
         seconds = time.monotonic() - running.started
-        result = cell_file.result(running.work, seconds)
+        result = cell_file.result(work, seconds)
         if result is None:
-            result = CellResult(
-                cell=running.work.cell,
-                attempt=running.work.attempt,
-                outcome=Outcome.BROKEN,
-                blame=Blame.LAB,
-                reason=_how_it_ended(running),
-                seconds=seconds,
-            )
+            resume.clear_after_kill(work.layout)
+            result = replace(self._of_killed(running, seconds), undone=False)
         self.listener.finished(result)
         return result
+
+    def _of_killed(self, running: _Running, seconds: float) -> CellResult:
+        work, reason = running.work, _how_it_ended(running)
+        try:
+            return cell_file.of_killed(work, self.suites, reason, seconds)
+        except LabError as fault:
+            # Then the run as a whole ends soon, with the journal's own error.
+            _log.error("cell.unwritten", cell=work.cell, reason=fault)
+            return CellResult(work.cell, work.attempt, Outcome.BROKEN, Blame.LAB, reason, seconds)
 
 
 def _how_it_ended(running: _Running) -> str:
     status = running.process.exitcode
+    if running.unwritten is not None:
+        return f"the cell could not write its result: {running.unwritten.reason}"
     if running.overdue:
         return f"the cell did not end within its limit of {running.limit_s:.0f} s and was stopped"
     if status is not None and status < 0:

@@ -8,8 +8,8 @@
         assert guest.check("cat", "/proc/sys/kernel/tainted") == "0"
 
 A check is a function `test_*` in `suites/<suite>/<area>/test_*.py` with exactly this decorator. It may ask for the
-fixtures `guest`, `machine`, `hypervisor`, `reconnect`, `inspect`, `measured` and `evidence`. An assertion that does
-not hold is the product's failure; any other exception that the lab does not know is a bug of the check.
+fixtures `guest`, `machine`, `peer`, `hypervisor`, `reconnect`, `inspect`, `measured` and `evidence`. An assertion that
+does not hold is the product's failure; any other exception that the lab does not know is a bug of the check.
 """
 
 from __future__ import annotations
@@ -95,13 +95,19 @@ def check(  # noqa: PLR0913 - the one decorator that authors write; everything b
     families: tuple[str, ...] = ("linux",),
     defect: bool = False,
     timeout_s: float = 120.0,
+    machines: int = 1,
+    spoils: bool = False,
 ) -> Callable[[F], F]:
     """Mark a test as a check of one feature; every argument must be written out, for the catalogue reads the file.
 
     `cold`: the machine must have been booted for this cell. `needs`: what the machine must be able to do, else the
     check is not applicable. `defect`: a seeded defect proves that the check can fail. `timeout_s`: of the whole check.
+    `machines`: 2 for a check that asks for the fixture `peer`, a second guest of the same cell. `spoils`: the machine
+    is of no use for other checks afterwards, and they get another one.
     """
-    made = mark.CheckMark(feature, level, cold, frozenset(needs), tuple(families), defect, float(timeout_s))
+    made = mark.CheckMark(
+        feature, level, cold, frozenset(needs), tuple(families), defect, float(timeout_s), machines, spoils
+    )
     return lambda function: mark.put(function, made)
 
 

@@ -36,7 +36,7 @@ class Collector:
             file = item.path.relative_to(Path(sys.argv[1])).as_posix()
             name = f"{file}::{item.nodeid.partition('::')[2]}"
             print("CHECK", name, found.feature, found.level, found.cold, needs, ",".join(found.families), found.defect,
-                  found.timeout_s, sep="|")
+                  found.timeout_s, found.machines, found.spoils, sep="|")
 
 arguments = ["-q", "--collect-only", "-c", "/dev/null", "--rootdir", sys.argv[1], "--import-mode=importlib",
              "--disable-plugin-autoload", "-p", "no:cacheprovider", sys.argv[1]]
@@ -91,6 +91,8 @@ def test_the_catalogue_equals_what_pytest_collects() -> None:
                 ",".join(check.families),
                 str(check.defect),
                 str(check.timeout_s),
+                str(check.machines),
+                str(check.spoils),
             )
         )
         for check in catalogue.load(SUITES).checks
@@ -101,7 +103,8 @@ def test_a_check_is_read_with_all_its_arguments(tmp_path: Path) -> None:
     text = '''
 from lab.suite import Capability, check
 
-@check("boot.core", level="smoke", cold=True, needs=(Capability.NMI,), families=("windows",), defect=True, timeout_s=7)
+@check("boot.core", level="smoke", cold=True, needs=(Capability.NMI,), families=("windows",), defect=True, timeout_s=7,
+       machines=2, spoils=True)
 def test_x(guest):
     """Catches a thing.
 
@@ -119,6 +122,8 @@ def test_x(guest):
             cold=True,
             needs=frozenset({Capability.NMI}),
             timeout_s=7.0,
+            machines=2,
+            spoils=True,
             meaning="Catches a thing.",
         ),
     )
@@ -164,6 +169,10 @@ def test_no_file_of_a_suite_is_run(tmp_path: Path) -> None:
         ),
         ('@check("boot.core", **more)\ndef test_x(): ...', "1: test_x: @check has no '**'"),
         ('@check("boot.core", cold=1)\ndef test_x(): ...', "1: test_x: cold: expected True or False written out"),
+        (
+            '@check("boot.core", machines=3)\ndef test_x(): ...',
+            "1: test_x: machines: a check has one machine or two, not 3",
+        ),
         (
             '@check("boot.core", timeout_s=0)\ndef test_x(): ...',
             "1: test_x: timeout_s: 0 s is not between 0 and an hour",

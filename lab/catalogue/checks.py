@@ -142,6 +142,13 @@ def _timeout(node: ast.expr) -> float:
     return seconds
 
 
+def _machines(node: ast.expr) -> int:
+    count: int = _literal(int, "1 or 2")(node)
+    if count not in (1, 2):
+        raise ValueError(f"a check has one machine or two, not {count}")
+    return count
+
+
 def _elements(node: ast.expr, expected: str) -> Sequence[ast.expr]:
     if not isinstance(node, ast.Tuple | ast.List | ast.Set):
         raise ValueError(f"expected {expected} written out, because checks are read without running them")
@@ -179,5 +186,7 @@ _ARGUMENTS: Mapping[str, Callable[[ast.expr], Any]] = {
     "families": _families,
     "cold": _literal(bool, "True or False"),
     "needs": _needs,
+    "machines": _machines,
+    "spoils": _literal(bool, "True or False"),
     "timeout_s": _timeout,
 }

@@ -40,6 +40,8 @@ class Check:
     families: tuple[str, ...] = ("linux",)
     cold: bool = False
     needs: frozenset[Capability] = frozenset()
+    machines: int = 1  # how many run together
+    spoils: bool = False  # the machine is of no use for other checks afterwards
     timeout_s: float = TIMEOUT_S
     meaning: str = ""  # the first paragraph of its docstring
 

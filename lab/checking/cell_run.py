@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,9 +69,11 @@ class Session(Protocol):
     def realness(self) -> Realness: ...
 
     @property
-    def machine(self) -> Machine | None: ...
+    def machines(self) -> Sequence[Machine]: ...
 
     def guest(self, *, cold: bool) -> Guest: ...
+
+    def peer(self) -> Guest: ...
 
     def put_away(self) -> None: ...
 
@@ -108,6 +110,7 @@ class _Current:
     judgement: Judgement = PASSED
     seconds: float | None = None  # of the check itself, without bringing the guest up
     guest: Guest | None = None
+    peer: Guest | None = None
     bring_up: BaseException | None = None
 
 
@@ -151,8 +154,28 @@ class CellRun:
         current = self.current
         if current.guest is not None:
             return current.guest
+        guest = current.guest = self._brought_up(lambda: self.session.guest(cold=current.check.cold))
+        if guest is not self._known:
+            # From now on a boot that no check asked for is noticed.
+            guest.assert_same_boot()
+            self._known = guest
+        self._require(current.check, guest.machine)
+        return guest
+
+    def peer(self) -> Guest:
+        """The second guest for the current check. Raises `ValueError` when the check did not say that it has one."""
+        current = self.current
+        if current.check.machines < 2:
+            raise ValueError("a check that asks for the peer says machines=2, so that memory is kept for it")
+        if current.peer is None:
+            current.peer = self._brought_up(self.session.peer)
+            current.peer.assert_same_boot()
+        return current.peer
+
+    def _brought_up(self, bring_up: Callable[[], Guest]) -> Guest:
+        current = self.current
         try:
-            guest = self.session.guest(cold=current.check.cold)
+            return bring_up()
         except LabError as reason:
             current.bring_up = reason
             raise
@@ -160,13 +183,6 @@ class CellRun:
             # A bug of ours in bring-up must not look like one of the check that came first.
             current.bring_up = LabError(f"bringing the guest up failed: {type(reason).__name__}: {reason}")
             raise current.bring_up from reason
-        current.guest = guest
-        if guest is not self._known:
-            # From now on a boot that no check asked for is noticed.
-            guest.assert_same_boot()
-            self._known = guest
-        self._require(current.check, guest.machine)
-        return guest
 
     def _require(self, check: Check, machine: Machine) -> None:
         for capability in sorted(check.needs):
@@ -189,8 +205,9 @@ class CellRun:
         unknown = sorted(ids[item] for item in items if ids[item] not in self._catalogue.checks_by_id)
         if unknown:
             raise pytest.UsageError(f"not a check of {self._where.suites}: {', '.join(unknown[:5])}")
-        # Warm ones first: they share one restored machine, and a cold one may reboot it.
-        items.sort(key=lambda item: self._catalogue.checks_by_id[ids[item]].cold)
+        checks = {item: self._catalogue.checks_by_id[ids[item]] for item in items}
+        # Warm ones first: they share one restored machine, and a cold one may reboot it. Last what spoils it.
+        items.sort(key=lambda item: (checks[item].spoils, checks[item].cold))
         if config.pluginmanager.hasplugin("timeout"):
             # The limits are ours, because what runs out of time is judged; 0 is none for pytest-timeout.
             for item in items:
@@ -231,8 +248,9 @@ class CellRun:
                 answer = yield
         finally:
             current.seconds = time.monotonic() - start
-        if current.guest is not None:
-            current.guest.assert_same_boot()
+        for guest in (current.guest, current.peer):
+            if guest is not None:
+                guest.assert_same_boot()
         return answer
 
     @pytest.hookimpl(wrapper=True)
@@ -252,7 +270,7 @@ class CellRun:
     def _note(self, phase: str, error: BaseException, report: pytest.TestReport) -> None:
         current = self.current
         brought_up = error is not current.bring_up
-        error = silence.explained(error, self.session.machine) if brought_up else error
+        error = silence.explained(error, self.session.machines) if brought_up else error
         judgement = judge(error, in_check=brought_up and phase != "setup")
         if judgement.outcome.badness > current.judgement.outcome.badness or current.judgement is PASSED:
             current.judgement = judgement
@@ -279,6 +297,9 @@ class CellRun:
         seconds = current.seconds if current.seconds is not None else time.monotonic() - current.clock
         warm = current.guest is not None and self.session.is_warm
         self._write(current.check, current.judgement, current, seconds=seconds, warm=warm)
+        touched = current.seconds is not None and current.judgement.outcome is not Outcome.NOT_APPLICABLE
+        if current.check.spoils and touched and self._stopped is None:
+            self._put_away()
         self._progress(current.check.id)
 
     def _write(

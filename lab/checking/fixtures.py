@@ -30,6 +30,12 @@ def machine(guest: Guest) -> Machine:
 
 
 @pytest.fixture
+def peer(request: pytest.FixtureRequest, guest: Guest) -> Guest:
+    """A second guest of the same cell, for a check that says `machines=2`; it is there as long as the first one."""
+    return request.config.stash[CELL_RUN].peer()
+
+
+@pytest.fixture
 def reconnect(request: pytest.FixtureRequest, guest: Guest) -> Callable[[float], None]:
     """Waits (at most so many seconds) until a guest that was off, or was restored, answers again."""
     port = request.config.stash[CELL_RUN].session.entry.channel.port

@@ -24,6 +24,8 @@ class CheckMark:
     families: tuple[str, ...]
     defect: bool
     timeout_s: float
+    machines: int = 1
+    spoils: bool = False
 
 
 def put(function: F, mark: CheckMark) -> F:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lab.contracts import Machine, MachineState
 from lab.errors import GuestPanicked, GuestUnreachable, LabError, MachineVanished
 
 _KERNEL_STARTS = b"Linux version "
 
 
-def explained(error: BaseException, machine: Machine | None) -> BaseException:
-    """The reason behind a lost connection where hypervisor or console tell it; else the error as it is."""
-    if not isinstance(error, GuestUnreachable) or machine is None:
+def explained(error: BaseException, machines: Sequence[Machine]) -> BaseException:
+    """The reason behind a lost connection where hypervisor or console of a machine tell it; else the error as it is."""
+    if not isinstance(error, GuestUnreachable):
         return error
+    reasons = (_explained(error, machine) for machine in machines)
+    return next((reason for reason in reasons if reason is not error), error)
+
+
+def _explained(error: GuestUnreachable, machine: Machine) -> LabError:
     from lab.guests import triage
 
     try:

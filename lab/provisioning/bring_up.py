@@ -50,7 +50,7 @@ class _Current:
 
 @dataclass
 class CellSession:
-    """One cell while it runs: makes machines when a check first asks, at most one at a time."""
+    """One cell while it runs: makes machines when a check first asks; at most one, and one more as its peer."""
 
     cell: Cell
     host: Host
@@ -67,6 +67,7 @@ class CellSession:
     _host_facts: HostFacts | None = None
     _guest_facts: Mapping[str, object] | None = None
     _current: _Current | None = None
+    _peer: _Current | None = None
     _made: int = 0
 
     # -- what a check or the runner asks -------------------------------------------------------------------
@@ -88,10 +89,25 @@ class CellSession:
                 self._guest_facts = current.guest.facts.as_json()
         return current.guest
 
+    def peer(self) -> Guest:
+        """A second guest of this cell beside the first, made when first asked for and kept with it.
+
+        Raises what `guest` raises.
+        """
+        if self._peer is None:
+            self.progress("peer")
+            self._peer = self._bring_up(cold=False)
+        return self._peer.guest
+
     @property
     def machine(self) -> Machine | None:
         """The machine that is up now."""
         return self._current.machine if self._current else None
+
+    @property
+    def machines(self) -> tuple[Machine, ...]:
+        """All that are up now, the peer's last."""
+        return tuple(each.machine for each in (self._current, self._peer) if each is not None)
 
     @property
     def is_warm(self) -> bool:
@@ -129,15 +145,23 @@ class CellSession:
         }
 
     def put_away(self) -> None:
-        """Collect what the current machine leaves and destroy it. Safe to call twice."""
+        """Collect what the current machine and its peer leave and destroy them. Safe to call twice."""
         current, self._current = self._current, None
-        if current is None:
-            return
+        peer, self._peer = self._peer, None
+        try:
+            if current is not None:
+                self._end(current, self.directory)
+        finally:
+            if peer is not None:
+                self._end(peer, self.directory / "peer")
+
+    def _end(self, ended: _Current, directory: Path) -> None:
         with self._phase("collect"):
-            evidence.collect(current.machine, self.directory, guest=current.guest)
-        current.guest.close()
+            directory.mkdir(exist_ok=True)
+            evidence.collect(ended.machine, directory, guest=ended.guest)
+        ended.guest.close()
         with self._phase("tear down"):
-            current.machine.destroy()
+            ended.machine.destroy()
 
     # -- how a machine comes up ----------------------------------------------------------------------------
 

@@ -27,9 +27,11 @@ class Capacity:
     processors: int
     memory_mib: int
     _running: dict[Cell, Host] = field(default_factory=dict)
+    _machines: dict[Cell, int] = field(default_factory=dict)
 
-    def fits(self, cell: Cell) -> bool:
-        """Whether this cell may start now."""
+    def fits(self, cell: Cell, machines: int = 1) -> bool:
+        """Whether this cell, with so many machines at once, may start now."""
+        self._machines[cell] = machines
         host = self.inventory.hosts[cell.host]
         on_host = [other for other, its in self._running.items() if its.name == host.name]
         if not hypervisors.load(host.driver).RUNS_HERE:
@@ -47,11 +49,13 @@ class Capacity:
             and self._memory_fits(cell, on_host, host.memory_mib)
         )
 
-    def add(self, cell: Cell) -> None:
+    def add(self, cell: Cell, machines: int = 1) -> None:
         self._running[cell] = self.inventory.hosts[cell.host]
+        self._machines[cell] = machines
 
     def remove(self, cell: Cell) -> None:
         self._running.pop(cell, None)
+        self._machines.pop(cell, None)
 
     def _memory_fits(self, cell: Cell, beside: list[Cell], limit_mib: int | None) -> bool:
         if limit_mib is None:
@@ -59,8 +63,10 @@ class Capacity:
         return sum(map(self.memory_of, beside)) + self.memory_of(cell) <= limit_mib
 
     def memory_of(self, cell: Cell) -> int:
-        """MiB that a cell takes while it runs."""
-        return self.inventory.profile_of(cell).memory_mib + MACHINE_OVERHEAD_MIB
+        """MiB that a cell takes at most while it runs: each of its machines with all that can be plugged in."""
+        profile = self.inventory.profile_of(cell)
+        of_one = max(profile.memory_mib, profile.max_memory_mib) + MACHINE_OVERHEAD_MIB
+        return of_one * self._machines.get(cell, 1)
 
 
 def of_this_machine(inventory: Inventory) -> Capacity:

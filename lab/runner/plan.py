@@ -44,6 +44,7 @@ class PlannedCell:
     checks: tuple[str, ...]  # ids; shared between cells; empty when excluded
     excluded: str | None  # why the cell is left out
     expected_s: float = 0.0
+    machines: int = 1  # how many run together at most
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def make(
         reason = reasons.of(cell, name) or chosen.missing
         realness = hosts[cell.host].realness
         if reason is None:
-            cells.append(PlannedCell(cell, realness, chosen.ids, None, chosen.expected_s))
+            cells.append(PlannedCell(cell, realness, chosen.ids, None, chosen.expected_s, chosen.machines))
         else:
             cells.append(PlannedCell(cell, realness, (), reason))
     selection.judge(inventory.matrix)
@@ -125,6 +126,7 @@ class _Chosen:
     ids: tuple[str, ...]
     expected_s: float
     missing: str | None = None  # why there are none
+    machines: int = 1
 
 
 @dataclass
@@ -149,7 +151,9 @@ class _Checks:
         if not levels:
             return _Chosen((), 0.0, f"the matrix gives this cell no suite {self.suite}")
         boots = 1 + any(check.cold for check in chosen)
-        return _Chosen(tuple(check.id for check in chosen), boots * BOOT_S + CLONE_S + len(chosen) * CHECK_S)
+        expected_s = boots * BOOT_S + CLONE_S + len(chosen) * CHECK_S
+        machines = max((check.machines for check in chosen), default=1)
+        return _Chosen(tuple(check.id for check in chosen), expected_s, machines=machines)
 
 
 def _hint(suite: str) -> str:
@@ -195,6 +199,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
             "checks": listed[planned.checks],
             "excluded": planned.excluded,
             "expected_s": planned.expected_s,
+            "machines": planned.machines,
         }
         for planned in plan.cells
     ]
@@ -222,4 +227,5 @@ def _planned(cell: Mapping[str, Any]) -> PlannedCell:
         checks=tuple(map(str, cell["checks"])),
         excluded=None if cell["excluded"] is None else str(cell["excluded"]),
         expected_s=float(cell.get("expected_s", 0.0)),
+        machines=int(cell.get("machines", 1)),
     )

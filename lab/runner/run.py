@@ -134,6 +134,7 @@ class Run:
             use_warm=self.wish.use_warm,
             command=f"lab cell {self.wish.inventory} {cell}",
             known_issues=tuple(_as_documented(issue) for issue in self.inventory.matrix.known_issues_of(cell)),
+            machines=planned.machines,
         )
 
     def _limit_s(self, work: CellWork) -> float:

@@ -26,6 +26,7 @@ class CellWork:
     use_warm: bool
     command: str  # the command line that runs this cell alone
     known_issues: tuple[KnownIssue, ...]
+    machines: int = 1  # how many of them run together at most
 
     @property
     def attempt(self) -> int:

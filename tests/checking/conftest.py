@@ -16,6 +16,7 @@ from lab import catalogue, pytest_plugin
 from lab.contracts import Capability, Cell, MachineState, Realness
 from lab.errors import GuestRebooted
 from lab.results.record import Record
+from tests.checking.made import records
 
 FEATURES = """\
 drivers: {fake: qemu}
@@ -89,6 +90,7 @@ class FakeSession:
     is_warm: bool = False
     realness: Realness = Realness.SIMULATED
     machine: FakeMachine | None = None
+    second: FakeGuest | None = None
     asked: list[bool] = field(default_factory=list)
     put_away_count: int = 0
     _guest: FakeGuest | None = None
@@ -103,9 +105,19 @@ class FakeSession:
             self._guest = FakeGuest(self.machine)
         return self._guest
 
+    @property
+    def machines(self) -> Sequence[FakeMachine]:
+        up = [] if self.machine is None else [self.machine]
+        return up if self.second is None else [*up, self.second.machine]
+
+    def peer(self) -> FakeGuest:
+        if self.second is None:
+            self.second = FakeGuest(FakeMachine())
+        return self.second
+
     def put_away(self) -> None:
         self.put_away_count += 1
-        self._guest = self.machine = None
+        self._guest = self.machine = self.second = None
 
 
 @pytest.fixture
@@ -147,7 +159,6 @@ def run(session: FakeSession, suites: Callable[[str], Path]) -> Run:
         pytest_plugin.run_checks(
             session, wanted, run="20260101-000000-0000", attempt=1, suites=folder, progress=lambda check: None
         )
-        path = session.directory / "records.jsonl"
-        return [Record.parse(line) for line in path.read_bytes().splitlines()]
+        return records(session)
 
     return checks

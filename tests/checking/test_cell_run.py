@@ -18,26 +18,9 @@ from lab.errors import (
     MachineVanished,
 )
 from lab.results.record import Outcome, Record
+from tests.checking.made import body, one
 
 Run = Callable[..., Sequence[Record]]
-
-
-def records(session: Any) -> Sequence[Record]:
-    path = session.directory / "records.jsonl"
-    return [Record.parse(line) for line in path.read_bytes().splitlines()] if path.exists() else []
-
-
-def one(found: Sequence[Record]) -> tuple[Outcome, Blame, str]:
-    (record,) = found
-    return record.outcome, record.blame, record.reason
-
-
-def body(statement: str, arguments: str = "", fixtures: str = "guest") -> str:
-    return f"""
-        @check("boot.core"{arguments})
-        def test_x({fixtures}):
-            {statement}
-    """
 
 
 @pytest.mark.parametrize(
@@ -202,3 +185,35 @@ def test_who_can_of_a_capability_that_was_not_named_is_a_bug_of_the_check(run: R
     outcome, blame, reason = one(run(body("who_can(machine, InjectsNmi)", fixtures="machine")))
     assert (outcome, blame) == (Outcome.BROKEN, Blame.SUITE)
     assert reason == "TypeError: name InjectsNmi in the check's needs"
+
+
+def test_a_check_of_two_machines_gets_a_peer_beside_its_guest(run: Run, session: Any) -> None:
+    found = run(body("assert peer is not guest, 'the same'", ", machines=2", fixtures="guest, peer"))
+    assert one(found)[0] is Outcome.PASSED
+    assert len(session.machines) == 2
+
+
+def test_a_check_that_keeps_no_memory_for_a_peer_gets_none(run: Run, session: Any) -> None:
+    assert one(run(body("pass", fixtures="peer"))) == (
+        Outcome.BROKEN,
+        Blame.SUITE,
+        "ValueError: a check that asks for the peer says machines=2, so that memory is kept for it",
+    )
+    assert session.second is None
+
+
+def test_a_peer_that_reboots_by_itself_fails_the_check(run: Run, session: Any) -> None:
+    found = run(body("peer.rebooted = True", ", machines=2", fixtures="peer"))
+    assert one(found) == (Outcome.FAILED, Blame.GUEST, "GuestRebooted: the guest rebooted by itself")
+
+
+def test_what_is_spoilt_is_used_last_and_by_nobody_else(run: Run, session: Any) -> None:
+    text = body("pass", ", spoils=True") + body("pass", ", cold=True").replace("test_x", "test_y")
+    found = run(text + body("pass", ", spoils=True").replace("test_x", "test_z"))
+    assert [record.check.partition("::")[2] for record in found] == ["test_y", "test_x", "test_z"]
+    assert session.put_away_count == 2
+
+
+def test_what_did_not_apply_spoilt_nothing(run: Run, session: Any) -> None:
+    run(body("not_applicable('no such hardware')", ", spoils=True"))
+    assert session.put_away_count == 0

@@ -14,26 +14,9 @@ from lab import catalogue, pytest_plugin
 from lab.checking import outcomes
 from lab.errors import Blame, ConfigurationError, LabDiskFull
 from lab.results.record import Outcome, Record
+from tests.checking.made import body, one, records
 
 Run = Callable[..., Sequence[Record]]
-
-
-def records(session: Any) -> Sequence[Record]:
-    path = session.directory / "records.jsonl"
-    return [Record.parse(line) for line in path.read_bytes().splitlines()] if path.exists() else []
-
-
-def one(found: Sequence[Record]) -> tuple[Outcome, Blame, str]:
-    (record,) = found
-    return record.outcome, record.blame, record.reason
-
-
-def body(statement: str, arguments: str = "", fixtures: str = "guest") -> str:
-    return f"""
-        @check("boot.core"{arguments})
-        def test_x({fixtures}):
-            {statement}
-    """
 
 
 def test_reasons_are_bounded_and_free_of_escapes(run: Run) -> None:

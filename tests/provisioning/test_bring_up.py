@@ -315,6 +315,44 @@ def test_every_machine_of_a_cell_has_a_name_of_its_own(bench: Bench) -> None:
     assert first != second
 
 
+def test_a_peer_is_a_second_machine_that_goes_with_the_first(bench: Bench) -> None:
+    with bench.session() as session:
+        first = session.guest(cold=False)
+        second = session.peer()
+
+        assert second is session.peer()
+        assert session.machines == (first.machine, second.machine)
+        assert first.machine.name != second.machine.name
+        assert session.guest(cold=True) is first
+        session.put_away()
+        assert session.machines == ()
+
+    assert bench.events.count("destroy") == 2
+    assert (bench.directory / "peer" / "console.log").read_text() == f"console of {second.machine.name}\n"
+
+
+def test_a_peer_is_destroyed_although_the_first_machine_resists(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resists(machine: FakeMachine) -> None:
+        bench.events.append(f"destroy {machine.name}")
+        if machine.name == first.machine.name:
+            raise HypervisorRefused("not now")
+
+    with pytest.raises(HypervisorRefused), bench.session() as session:
+        first = session.guest(cold=False)
+        second = session.peer()
+        monkeypatch.setattr(FakeMachine, "destroy", resists)
+
+    assert bench.events[-2:] == [f"destroy {first.machine.name}", f"destroy {second.machine.name}"]
+
+
+def test_whether_the_guest_is_warm_is_not_asked_of_its_peer(bench: Bench) -> None:
+    with bench.session() as session:
+        session.guest(cold=True)
+        session.peer()
+
+        assert not session.is_warm
+
+
 def _identity() -> bytes:
     from lab.guests.identity import Identity
 

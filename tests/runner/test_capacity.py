@@ -27,7 +27,7 @@ def lab(*, processors: int = 2, memory_mib: int = 10_000, **host: Any) -> Capaci
             "here": SimpleNamespace(name="here", driver="local", **limits),
             "far": SimpleNamespace(name="far", driver="remote", **limits),
         },
-        profile_of=lambda cell: SimpleNamespace(memory_mib=512),
+        profile_of=lambda cell: SimpleNamespace(memory_mib=512, max_memory_mib=1024 if cell == C else 0),
     )
     return Capacity(inventory, processors, memory_mib)
 
@@ -47,6 +47,26 @@ def test_as_many_cells_run_here_as_there_are_processors() -> None:
 
 def test_memory_limits_cells_where_processors_would_not() -> None:
     assert started(lab(processors=8, memory_mib=512 + MACHINE_OVERHEAD_MIB), A, B) == [A]
+
+
+def test_a_cell_with_a_peer_takes_the_memory_of_two_machines() -> None:
+    room = lab(processors=8, memory_mib=3 * (512 + MACHINE_OVERHEAD_MIB) - 1)
+    assert room.fits(A, machines=2)
+    room.add(A, machines=2)
+
+    assert not room.fits(B)
+
+    room.remove(A)
+    room.add(A)
+    assert room.fits(B)
+    assert not room.fits(B, machines=2)
+
+
+def test_memory_that_can_be_plugged_in_counts() -> None:
+    room = lab(processors=8, memory_mib=512 + 1024 + 2 * MACHINE_OVERHEAD_MIB - 1)
+
+    assert started(room, A, C) == [A]
+    assert started(lab(processors=8, memory_mib=512 + 1024 + 2 * MACHINE_OVERHEAD_MIB), A, C) == [A, C]
 
 
 def test_one_cell_may_always_start() -> None:

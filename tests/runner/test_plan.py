@@ -299,6 +299,15 @@ def test_an_excluded_cell_takes_no_time():
     assert plan.expecting(make(inventory), inventory, {"h1/g1/p1": 10.0}).estimate_s == 0
 
 
+def test_a_cell_with_a_check_of_two_machines_is_planned_with_two():
+    (cell,) = make(lab(("h1",), ("g1",), ("p1",))).cells
+    assert cell.machines == 1
+    both = replace(CATALOGUE, checks=(*CATALOGUE.checks, replace(CATALOGUE.checks[0], id="two", machines=2)))
+    (cell,) = plan.make(lab(("h1",), ("g1",), ("p1",)), both, suite=None, select=(), exclude=()).cells
+
+    assert cell.machines == 2
+
+
 # -- as a document ----------------------------------------------------------------------------------------
 
 
@@ -317,6 +326,7 @@ def test_a_plan_as_json_has_the_agreed_keys():
                 "checks": [],
                 "excluded": "x",
                 "expected_s": 0.0,
+                "machines": 1,
             }
         ],
         "estimate_s": 0.0,

@@ -102,8 +102,13 @@ def test_a_check_catches_no_exception(check: Check) -> None:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.id)
 def test_a_check_reaches_the_machine_by_its_fixtures(check: Check) -> None:
-    known = {"guest", "machine", "hypervisor", "reconnect", "inspect", "measured", "evidence"}
+    known = {"guest", "machine", "peer", "hypervisor", "reconnect", "inspect", "measured", "evidence"}
     assert {argument.arg for argument in function(check).args.args} <= known
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.id)
+def test_a_check_asks_for_a_peer_exactly_when_memory_is_kept_for_it(check: Check) -> None:
+    assert ("peer" in {argument.arg for argument in function(check).args.args}) == (check.machines == 2)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.id)

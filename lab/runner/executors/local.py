@@ -23,6 +23,7 @@ from lab.results.record import Outcome
 from lab.runner import cell as cell_process
 from lab.runner import cell_file, resume
 from lab.runner.capacity import Capacity
+from lab.runner.executors import server
 from lab.runner.work import CellResult, CellWork, Progress, Unwritten
 
 _log = log.get(__name__)
@@ -67,7 +68,7 @@ class LocalExecutor:
 
     def run(self, works: Iterable[CellWork]) -> Iterator[CellResult]:
         """Yield results as cells end, in the order in which they end."""
-        _CONTEXT.set_forkserver_preload(["lab.runner.cell"])
+        server.make_ready(_CONTEXT, self.suites, (host.driver for host in self.capacity.inventory.hosts.values()))
         waiting_by_host: dict[str, deque[CellWork]] = {}
         for work in works:
             waiting_by_host.setdefault(work.cell.host, deque()).append(work)
@@ -95,7 +96,7 @@ class LocalExecutor:
 
     def _start_what_fits(self, waiting_by_host: dict[str, deque[CellWork]]) -> None:
         for host, works in list(waiting_by_host.items()):
-            while works and self.capacity.fits(works[0].cell):
+            while works and self.capacity.fits(works[0].cell, works[0].machines):
                 self._start(works.popleft())
             if not works:
                 del waiting_by_host[host]
@@ -109,7 +110,7 @@ class LocalExecutor:
         )
         started.start()
         sender.close()
-        self.capacity.add(work.cell)
+        self.capacity.add(work.cell, work.machines)
         now = time.monotonic()
         limit_s = self.limit_s(work)
         pid = started.pid or 0

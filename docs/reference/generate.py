@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import itertools
 import json
@@ -210,7 +211,7 @@ def run_directory() -> str:
     return md.page(
         "The directory of a run",
         "A run is a directory that can be read without the program. It lies in `reports/runs/RUN`.",
-        md.block("\n".join(sorted(str(path) for path in paths))),
+        md.block("\n".join(sorted({str(path) for path in paths}))),
         "## run.json",
         _described(documents.RunDocument),
         "## cell.json",
@@ -299,9 +300,9 @@ def _capabilities(driver: str) -> set[Capability]:
 
 
 def _modules_of(driver: str) -> list[ModuleType]:
-    prefixes = (f"lab.hypervisors.{driver}", f"lab.hypervisors._{driver}_")
-    hypervisors.load(driver)
-    return [module for name, module in sys.modules.items() if name == prefixes[0] or name.startswith(prefixes[1])]
+    folder = Path(hypervisors.__file__).parent
+    names = [driver, *(path.stem for path in sorted(folder.glob(f"_{driver}_*.py")))]
+    return [importlib.import_module(f"lab.hypervisors.{name}") for name in names]
 
 
 def _has(owner: type, protocol: type) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import re
 import shlex
 
-from lab.contracts import Firmware, MachineSpec, Profile
+from lab.contracts import MachineSpec
 from lab.hypervisors import _uml_network as network
 from lab.hypervisors import _uml_warden as warden
 from lab.hypervisors._uml_store import Directory, Mark
@@ -21,19 +21,6 @@ _NOT_FOR_UML = re.compile(
     r"(ubd|udb|vec\d|eth\d+=|con\d*=|ssl\d*=|xterm=|umid=|uml_dir=|hostfs=|iomem=|mem=|mconsole=|initrd=|"
     r"root=|console=|noreboot|debug$|--|aio=|seccomp=|skas|nosysemu|noprocmm|stderr=)"
 )
-
-
-def refuses(profile: Profile) -> str | None:
-    """Why User-Mode Linux cannot make that hardware, or `None`."""
-    if profile.firmware is not Firmware.NONE:
-        return f"User-Mode Linux has no firmware and cannot boot through {profile.firmware.upper()}"
-    if profile.disk != "ubd":
-        return f'User-Mode Linux has "ubd" disks, not "{profile.disk}"'
-    if profile.nic != "vector":
-        return f'User-Mode Linux has "vector" network cards, not "{profile.nic}"'
-    if profile.vcpus != 1:
-        return f"linux.uml has one processor, not {profile.vcpus}"
-    return None
 
 
 def argv(mark: Mark) -> list[str]:

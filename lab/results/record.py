@@ -33,7 +33,7 @@ Number = Annotated[float, Field(allow_inf_nan=False)]  # JSON has neither
 class FileModel(BaseModel):
     """Data in a file of ours: frozen, strict, unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 class Outcome(StrEnum):

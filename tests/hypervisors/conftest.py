@@ -11,10 +11,12 @@ import pytest
 from lab import process
 from lab.contracts import Firmware, Image, MachineSpec, Owner, Profile
 from lab.hypervisors import qemu
+from lab.hypervisors._qemu_host import QemuHost
 
 SECTORS = {
     "idle": "f4ebfd",  # hlt; jmp back
     "endless": "baf803b078eeebfd",  # writes x to COM1 for ever
+    "echoing": "fabaf803b03eeebafd03eca80174fbb2f8eceeebf2",  # alone (cli), writes > to COM1, then all that comes in
     "resetting": "b0fee664f4ebfd",  # asks the keyboard controller for a reset
     "panicking": "ba0505b001eef4ebfd",  # tells pvpanic, port 0x505, that it panicked
     "powering_off": "ba0406b80020eff4ebfd",  # ACPI S5 through the register where SeaBIOS puts it
@@ -52,7 +54,7 @@ def sector(tmp_path: Path, owner: Owner, profile: Profile) -> Callable[..., Mach
 
 
 @pytest.fixture
-def qemu_host() -> Iterator[qemu.QemuHost]:
+def qemu_host() -> Iterator[QemuHost]:
     with qemu.connect("here", qemu.Settings(accelerator="tcg")) as host:
         yield host
         for _, machine in host.machines():

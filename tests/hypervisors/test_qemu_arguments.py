@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from lab.contracts import Firmware, Image, MachineSpec, Owner, Profile
 from lab.hypervisors import _qemu_arguments as arguments
-from lab.hypervisors import qemu
-from lab.hypervisors._qemu_arguments import Files, Hardware, Plugged
+from lab.hypervisors import _qemu_host, qemu
+from lab.hypervisors._qemu_arguments import Files, Hardware
+from lab.hypervisors._qemu_plugged import NETWORK_CARDS, Plugged
 
 PLAIN = Profile("plain", Firmware.BIOS, "pc", "virtio", "virtio", 2, 512)
 # Anything but NUL, which no argument of a program can hold.
@@ -67,7 +68,7 @@ def test_kernel_arguments_stay_one_word_and_end_with_ours(text: str) -> None:
 @pytest.mark.parametrize("chipset", arguments.CHIPSETS)
 @pytest.mark.parametrize("firmware", arguments.FIRMWARES)
 @pytest.mark.parametrize("disk", arguments.ROOT_DEVICES)
-@pytest.mark.parametrize("nic", arguments.NETWORK_CARDS)
+@pytest.mark.parametrize("nic", NETWORK_CARDS)
 def test_every_profile_has_its_devices_in_order(chipset: str, firmware: Firmware, disk: str, nic: str) -> None:
     profile = Profile("p", firmware, chipset, disk, nic, 1, 256)
     words = arguments.words(hardware(profile), {22: 0})
@@ -75,7 +76,7 @@ def test_every_profile_has_its_devices_in_order(chipset: str, firmware: Firmware
 
     drives = [device["drive"] for device in devices if "drive" in device]
     assert drives == ["root", "seed", "data"]
-    assert [device["driver"] for device in devices if device.get("netdev")] == [arguments.NETWORK_CARDS[nic]]
+    assert [device["driver"] for device in devices if device.get("netdev")] == [NETWORK_CARDS[nic]]
     assert any(f"root={arguments.ROOT_DEVICES[disk]} " in value for value in values(words, "-append"))
     assert ("pflash0=" in values(words, "-machine")[0]) == (firmware is Firmware.UEFI)
     assert (sum(device["driver"] == "pcie-root-port" for device in devices) > 0) == (chipset == "q35")
@@ -139,7 +140,7 @@ def test_plugged_devices_are_part_of_the_next_start() -> None:
 
 
 def test_the_processor_model_hides_what_gave_wrong_data() -> None:
-    hidden = qemu.TCG_CPU.split(",")[1:]
+    hidden = _qemu_host.TCG_CPU.split(",")[1:]
 
     assert {"-avx", "-avx2", "-xsave", "-fma"} <= set(hidden)
     assert all(flag.startswith("-") for flag in hidden)

@@ -11,7 +11,8 @@ import pytest
 from lab.contracts import Firmware, Image, MachineSpec, Owner, Profile, Realness
 from lab.errors import HostError, HypervisorRefused, ImageError, LabDiskFull, MissingTool
 from lab.hypervisors import _qemu_accelerator as accelerator
-from lab.hypervisors import _qemu_power, qemu
+from lab.hypervisors import _qemu_host, _qemu_power, qemu
+from lab.hypervisors._qemu_host import QemuHost
 
 PROFILE = Profile("plain", Firmware.BIOS, "pc", "virtio", "virtio", 1, 32)
 
@@ -62,7 +63,7 @@ def test_a_program_that_is_not_qemu_is_named(tmp_path: Path) -> None:
     binary = program(tmp_path, "not-qemu", "echo GNU coreutils 9.1")
 
     with pytest.raises(MissingTool, match=r"does not say a version of QEMU: 'GNU coreutils 9\.1'"):
-        qemu.version_of(str(binary))
+        _qemu_host.version_of(str(binary))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_a_program_that_is_not_qemu_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_versions_are_read(tmp_path: Path, said: str, version: str, build: str) -> None:
-    assert qemu.version_of(str(program(tmp_path, "qemu", version_script(said)))) == (version, build)
+    assert _qemu_host.version_of(str(program(tmp_path, "qemu", version_script(said)))) == (version, build)
 
 
 @pytest.mark.parametrize("setting", [{"binari": "x"}, {"accelerator": "hvf"}, {"ssh_port": 70000}, {"ssh_port": "22"}])
@@ -84,15 +85,15 @@ def test_settings_are_checked(setting: dict[str, object]) -> None:
         qemu.Settings.model_validate(setting)
 
 
-def test_facts_name_the_accelerator_the_processor_and_why(qemu_host: qemu.QemuHost) -> None:
+def test_facts_name_the_accelerator_the_processor_and_why(qemu_host: QemuHost) -> None:
     facts = qemu_host.facts()
 
     assert (facts.product, facts.realness, facts.accelerator) == ("QEMU", Realness.REAL, "tcg")
-    assert facts.cpu_model == qemu.TCG_CPU
+    assert facts.cpu_model == _qemu_host.TCG_CPU
     assert facts.details["accelerator"] == "software emulation, as the inventory says"
 
 
-def test_a_missing_image_is_named_before_anything_is_made(qemu_host: qemu.QemuHost, tmp_path: Path) -> None:
+def test_a_missing_image_is_named_before_anything_is_made(qemu_host: QemuHost, tmp_path: Path) -> None:
     image = Image("gone", "sha256:0", tmp_path / "gone.raw", "raw")
     spec = MachineSpec("one", Owner("r", "a/b/c", 1, 2), image, PROFILE)
 

@@ -18,12 +18,13 @@ from lab import process, waiting
 from lab.contracts import Machine, MachineSpec, MachineState, Profile
 from lab.errors import HypervisorRefused, LabBusy, LabDiskFull, MachineVanished, WaitedTooLong
 from lab.hypervisors import _qemu_keeper, _qemu_power, _qemu_store, qemu
+from lab.hypervisors._qemu_host import QemuHost
 from lab.hypervisors._qemu_machine import QemuMachine
 
 Sector = Callable[..., MachineSpec]
 
 
-def started(host: qemu.QemuHost, spec: MachineSpec) -> QemuMachine:
+def started(host: QemuHost, spec: MachineSpec) -> QemuMachine:
     machine = host.create(spec)
     assert isinstance(machine, QemuMachine)
     machine.start()
@@ -40,9 +41,7 @@ def running_of(machine: QemuMachine) -> _qemu_store.Running:
     return running
 
 
-def test_a_qemu_killed_from_outside_is_gone_and_its_last_words_are_told(
-    qemu_host: qemu.QemuHost, sector: Sector
-) -> None:
+def test_a_qemu_killed_from_outside_is_gone_and_its_last_words_are_told(qemu_host: QemuHost, sector: Sector) -> None:
     machine = started(qemu_host, sector("idle"))
 
     os.kill(running_of(machine).pid, signal.SIGTERM)
@@ -54,7 +53,7 @@ def test_a_qemu_killed_from_outside_is_gone_and_its_last_words_are_told(
         machine.pause()
 
 
-def test_a_machine_that_was_killed_starts_again(qemu_host: qemu.QemuHost, sector: Sector) -> None:
+def test_a_machine_that_was_killed_starts_again(qemu_host: QemuHost, sector: Sector) -> None:
     machine = started(qemu_host, sector("idle"))
     os.kill(running_of(machine).pid, signal.SIGKILL)
     becomes(machine, MachineState.GONE)
@@ -64,7 +63,7 @@ def test_a_machine_that_was_killed_starts_again(qemu_host: qemu.QemuHost, sector
     assert machine.state() is MachineState.RUNNING
 
 
-def test_a_guest_that_powers_off_is_stopped(qemu_host: qemu.QemuHost, sector: Sector) -> None:
+def test_a_guest_that_powers_off_is_stopped(qemu_host: QemuHost, sector: Sector) -> None:
     machine = started(qemu_host, sector("powering_off"))
 
     becomes(machine, MachineState.STOPPED)
@@ -73,9 +72,7 @@ def test_a_guest_that_powers_off_is_stopped(qemu_host: qemu.QemuHost, sector: Se
     assert machine.state() is MachineState.STOPPED
 
 
-def test_a_machine_outlives_its_keeper_and_can_be_destroyed_without_it(
-    qemu_host: qemu.QemuHost, sector: Sector
-) -> None:
+def test_a_machine_outlives_its_keeper_and_can_be_destroyed_without_it(qemu_host: QemuHost, sector: Sector) -> None:
     machine = started(qemu_host, sector("idle"))
     running = running_of(machine)
     os.kill(running.keeper_pid, signal.SIGKILL)
@@ -88,7 +85,7 @@ def test_a_machine_outlives_its_keeper_and_can_be_destroyed_without_it(
     assert not running.is_alive()
 
 
-def test_a_guest_that_panics_is_crashed_until_it_resets(qemu_host: qemu.QemuHost, sector: Sector) -> None:
+def test_a_guest_that_panics_is_crashed_until_it_resets(qemu_host: QemuHost, sector: Sector) -> None:
     machine = started(qemu_host, sector("panicking"))
 
     becomes(machine, MachineState.CRASHED)
@@ -97,7 +94,7 @@ def test_a_guest_that_panics_is_crashed_until_it_resets(qemu_host: qemu.QemuHost
     assert machine.state() is MachineState.STOPPED
 
 
-def test_resets_by_the_guest_are_counted(qemu_host: qemu.QemuHost, sector: Sector) -> None:
+def test_resets_by_the_guest_are_counted(qemu_host: QemuHost, sector: Sector) -> None:
     machine = started(qemu_host, sector("resetting"))
 
     waiting.until(lambda: machine.resets() >= 3, what="three resets", timeout_s=60)
@@ -107,7 +104,7 @@ def test_resets_by_the_guest_are_counted(qemu_host: qemu.QemuHost, sector: Secto
 
 
 def test_a_guest_that_ignores_the_power_button_is_waited_for_and_then_named(
-    qemu_host: qemu.QemuHost, sector: Sector
+    qemu_host: QemuHost, sector: Sector
 ) -> None:
     machine = started(qemu_host, sector("idle"))
 
@@ -117,7 +114,7 @@ def test_a_guest_that_ignores_the_power_button_is_waited_for_and_then_named(
     assert machine.state() is MachineState.RUNNING
 
 
-def test_an_endless_console_keeps_its_beginning_and_its_end(qemu_host: qemu.QemuHost, sector: Sector) -> None:
+def test_an_endless_console_keeps_its_beginning_and_its_end(qemu_host: QemuHost, sector: Sector) -> None:
     machine = started(qemu_host, sector("endless"))
     left_out = machine.directory.console.part("left-out")
 
@@ -131,7 +128,7 @@ def test_an_endless_console_keeps_its_beginning_and_its_end(qemu_host: qemu.Qemu
     assert shown.endswith(b"x" * 1000)
 
 
-def test_destroying_from_another_process_leaves_nothing(qemu_host: qemu.QemuHost, sector: Sector) -> None:
+def test_destroying_from_another_process_leaves_nothing(qemu_host: QemuHost, sector: Sector) -> None:
     machine = started(qemu_host, sector("idle"))
     running = running_of(machine)
     script = (
@@ -151,7 +148,7 @@ def test_destroying_from_another_process_leaves_nothing(qemu_host: qemu.QemuHost
     assert list(qemu_host.machines()) == []
 
 
-def test_machines_survive_the_process_that_made_them(qemu_host: qemu.QemuHost, sector: Sector, tmp_path: Path) -> None:
+def test_machines_survive_the_process_that_made_them(qemu_host: QemuHost, sector: Sector, tmp_path: Path) -> None:
     spec = sector("idle")
     script = (
         "import sys\nfrom pathlib import Path\nfrom lab.contracts import *\nfrom lab.hypervisors import qemu\n"
@@ -179,7 +176,7 @@ def test_a_fixed_port_that_is_taken_is_named(sector: Sector) -> None:
     assert "ssh_port" in caught.value.hint
 
 
-def test_a_restart_takes_another_port_when_its_own_is_taken(qemu_host: qemu.QemuHost, sector: Sector) -> None:
+def test_a_restart_takes_another_port_when_its_own_is_taken(qemu_host: QemuHost, sector: Sector) -> None:
     machine = started(qemu_host, sector("idle"))
     before = machine.endpoint(22)
     machine.stop(force=True)
@@ -191,7 +188,7 @@ def test_a_restart_takes_another_port_when_its_own_is_taken(qemu_host: qemu.Qemu
         assert machine.endpoint(22).port not in (0, before.port)
 
 
-def test_a_restart_keeps_its_port(qemu_host: qemu.QemuHost, sector: Sector) -> None:
+def test_a_restart_keeps_its_port(qemu_host: QemuHost, sector: Sector) -> None:
     machine = started(qemu_host, sector("idle"))
     before = (machine.endpoint(22), machine.endpoint(80))
     machine.stop(force=True)
@@ -201,7 +198,7 @@ def test_a_restart_keeps_its_port(qemu_host: qemu.QemuHost, sector: Sector) -> N
 
 
 def test_a_full_disk_is_told_before_a_machine_is_made(
-    qemu_host: qemu.QemuHost, sector: Sector, monkeypatch: pytest.MonkeyPatch
+    qemu_host: QemuHost, sector: Sector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(qemu, "_NEEDED_BYTES", 1 << 60)
 
@@ -212,7 +209,7 @@ def test_a_full_disk_is_told_before_a_machine_is_made(
     assert not list(_qemu_store.of_host("here").iterdir())
 
 
-def test_a_profile_that_qemu_cannot_make_is_refused(qemu_host: qemu.QemuHost, sector: Sector) -> None:
+def test_a_profile_that_qemu_cannot_make_is_refused(qemu_host: QemuHost, sector: Sector) -> None:
     spec = sector("idle")
 
     with pytest.raises(HypervisorRefused, match=r"no disk 'ubd' \(they have virtio, sata, nvme, pvscsi\)"):
@@ -222,7 +219,7 @@ def test_a_profile_that_qemu_cannot_make_is_refused(qemu_host: qemu.QemuHost, se
 @pytest.mark.parametrize("chipset", ["pc", "q35"])
 @pytest.mark.parametrize("disk", ["virtio", "sata", "nvme", "pvscsi"])
 def test_every_disk_model_starts_with_three_disks(
-    qemu_host: qemu.QemuHost, sector: Sector, tmp_path: Path, disk: str, chipset: str
+    qemu_host: QemuHost, sector: Sector, tmp_path: Path, disk: str, chipset: str
 ) -> None:
     seed = tmp_path / "seed.img"
     seed.write_bytes(bytes(1 << 20))
@@ -236,13 +233,13 @@ def test_every_disk_model_starts_with_three_disks(
 
 
 @pytest.mark.parametrize("nic", ["e1000e", "vmxnet3"])
-def test_every_card_starts(qemu_host: qemu.QemuHost, sector: Sector, nic: str) -> None:
+def test_every_card_starts(qemu_host: QemuHost, sector: Sector, nic: str) -> None:
     spec = sector("idle")
 
     assert started(qemu_host, replace(spec, profile=replace(spec.profile, nic=nic))).state() is MachineState.RUNNING
 
 
-def test_the_script_that_reproduces_a_machine_is_shell(qemu_host: qemu.QemuHost, sector: Sector) -> None:
+def test_the_script_that_reproduces_a_machine_is_shell(qemu_host: QemuHost, sector: Sector) -> None:
     machine = qemu_host.create(sector("idle"))
     script = machine.reproduce()
 
@@ -251,9 +248,7 @@ def test_the_script_that_reproduces_a_machine_is_shell(qemu_host: qemu.QemuHost,
     assert str(machine.spec.image.disk) in script
 
 
-def test_the_seed_may_disappear_after_the_machine_was_made(
-    qemu_host: qemu.QemuHost, sector: Sector, tmp_path: Path
-) -> None:
+def test_the_seed_may_disappear_after_the_machine_was_made(qemu_host: QemuHost, sector: Sector, tmp_path: Path) -> None:
     seed = tmp_path / "seed.img"
     seed.write_bytes(bytes(1 << 20))
     seed.chmod(0o600)
@@ -267,7 +262,7 @@ def test_the_seed_may_disappear_after_the_machine_was_made(
     assert machine.directory.seed.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_directory_without_a_mark_is_no_machine_and_is_taken_over(qemu_host: qemu.QemuHost, sector: Sector) -> None:
+def test_a_directory_without_a_mark_is_no_machine_and_is_taken_over(qemu_host: QemuHost, sector: Sector) -> None:
     left = _qemu_store.of_host("here") / "one"
     left.mkdir(parents=True)
     (left / "root.qcow2").write_bytes(b"half")
@@ -276,7 +271,7 @@ def test_a_directory_without_a_mark_is_no_machine_and_is_taken_over(qemu_host: q
     assert qemu_host.create(sector("idle")).state() is MachineState.STOPPED
 
 
-def test_a_damaged_mark_does_not_hide_the_other_machines(qemu_host: qemu.QemuHost, sector: Sector) -> None:
+def test_a_damaged_mark_does_not_hide_the_other_machines(qemu_host: QemuHost, sector: Sector) -> None:
     qemu_host.create(sector("idle"))
     damaged = _qemu_store.of_host("here") / "zwei"
     damaged.mkdir()
@@ -285,7 +280,7 @@ def test_a_damaged_mark_does_not_hide_the_other_machines(qemu_host: qemu.QemuHos
     assert [machine.name for _, machine in qemu_host.machines()] == ["one"]
 
 
-def test_a_process_that_took_over_the_id_is_never_killed(qemu_host: qemu.QemuHost, sector: Sector) -> None:
+def test_a_process_that_took_over_the_id_is_never_killed(qemu_host: QemuHost, sector: Sector) -> None:
     machine = qemu_host.create(sector("idle"))
     assert isinstance(machine, QemuMachine)
     mine = {"pid": os.getpid(), "started": 1}
@@ -306,7 +301,7 @@ def test_forwards_are_read_from_qemus_own_table() -> None:
     assert _qemu_power._forward_rows(table) == [("38515", "22")]
 
 
-def test_warm_copies_of_other_hardware_are_refused(qemu_host: qemu.QemuHost, sector: Sector, profile: Profile) -> None:
+def test_warm_copies_of_other_hardware_are_refused(qemu_host: QemuHost, sector: Sector, profile: Profile) -> None:
     spec = sector("idle")
     key = qemu_host.warm_key(spec)
 

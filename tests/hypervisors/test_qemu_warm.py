@@ -17,13 +17,13 @@ from lab import locations, waiting
 from lab.contracts import MachineSpec, MachineState
 from lab.errors import HypervisorRefused, LabDiskFull
 from lab.hypervisors import _qemu_warm as warm
-from lab.hypervisors import qemu
+from lab.hypervisors._qemu_host import QemuHost
 
 Sector = Callable[..., MachineSpec]
 
 
 @pytest.fixture
-def saved(qemu_host: qemu.QemuHost, sector: Sector) -> str:
+def saved(qemu_host: QemuHost, sector: Sector) -> str:
     spec = sector("endless", "source")
     machine = qemu_host.create(spec)
     machine.start()
@@ -38,7 +38,7 @@ def home(key: str) -> Path:
     return locations.cache() / "warm" / "qemu" / key
 
 
-def test_a_clone_runs_without_booting(qemu_host: qemu.QemuHost, sector: Sector, saved: str) -> None:
+def test_a_clone_runs_without_booting(qemu_host: QemuHost, sector: Sector, saved: str) -> None:
     clone = qemu_host.clone_warm(saved, sector("endless", "clone"))
 
     waiting.until(lambda: len(clone.console()) > 1000, what="the sector to go on", timeout_s=60)
@@ -46,7 +46,7 @@ def test_a_clone_runs_without_booting(qemu_host: qemu.QemuHost, sector: Sector, 
     assert qemu_host.warm_identity(saved) == b"who it is"
 
 
-def test_a_clone_boots_again_after_its_copy_was_forgotten(qemu_host: qemu.QemuHost, sector: Sector, saved: str) -> None:
+def test_a_clone_boots_again_after_its_copy_was_forgotten(qemu_host: QemuHost, sector: Sector, saved: str) -> None:
     clone = qemu_host.clone_warm(saved, sector("endless", "clone"))
     qemu_host.forget_warm(saved)
     clone.stop(force=True)
@@ -59,7 +59,7 @@ def test_a_clone_boots_again_after_its_copy_was_forgotten(qemu_host: qemu.QemuHo
 
 @pytest.mark.parametrize("file", ["state", "root.qcow2", "identity", "manifest.json"])
 def test_a_copy_that_lacks_a_file_or_a_byte_is_not_believed(
-    qemu_host: qemu.QemuHost, sector: Sector, saved: str, file: str
+    qemu_host: QemuHost, sector: Sector, saved: str, file: str
 ) -> None:
     path = home(saved) / file
     path.write_bytes(path.read_bytes()[:-1])
@@ -72,7 +72,7 @@ def test_a_copy_that_lacks_a_file_or_a_byte_is_not_believed(
     assert list(qemu_host.machines()) == []
 
 
-def test_a_flipped_byte_of_the_memory_is_found(qemu_host: qemu.QemuHost, sector: Sector, saved: str) -> None:
+def test_a_flipped_byte_of_the_memory_is_found(qemu_host: QemuHost, sector: Sector, saved: str) -> None:
     state = home(saved) / "state"
     content = bytearray(state.read_bytes())
     content[len(content) // 2] ^= 0x01
@@ -83,7 +83,7 @@ def test_a_flipped_byte_of_the_memory_is_found(qemu_host: qemu.QemuHost, sector:
     assert list(qemu_host.machines()) == []
 
 
-def test_a_state_that_qemu_cannot_read_is_refused(qemu_host: qemu.QemuHost, sector: Sector, saved: str) -> None:
+def test_a_state_that_qemu_cannot_read_is_refused(qemu_host: QemuHost, sector: Sector, saved: str) -> None:
     state = home(saved) / "state"
     state.write_bytes(b"\xff" * state.stat().st_size)
 
@@ -92,7 +92,7 @@ def test_a_state_that_qemu_cannot_read_is_refused(qemu_host: qemu.QemuHost, sect
     assert list(qemu_host.machines()) == []
 
 
-def test_two_savers_of_one_key_both_succeed(qemu_host: qemu.QemuHost, sector: Sector) -> None:
+def test_two_savers_of_one_key_both_succeed(qemu_host: QemuHost, sector: Sector) -> None:
     machines = [qemu_host.create(sector("endless", name)) for name in ("a", "b")]
     for machine in machines:
         machine.start()
@@ -106,9 +106,7 @@ def test_two_savers_of_one_key_both_succeed(qemu_host: qemu.QemuHost, sector: Se
     assert [path.name for path in home(key).parent.iterdir()] == [key]
 
 
-def test_a_save_that_is_killed_leaves_nothing_to_believe(
-    qemu_host: qemu.QemuHost, sector: Sector, tmp_path: Path
-) -> None:
+def test_a_save_that_is_killed_leaves_nothing_to_believe(qemu_host: QemuHost, sector: Sector, tmp_path: Path) -> None:
     spec = sector("endless", "source")
     machine = qemu_host.create(spec)
     machine.start()
@@ -130,7 +128,7 @@ def test_a_save_that_is_killed_leaves_nothing_to_believe(
 
 
 def test_the_source_goes_on_when_the_copy_finds_no_space(
-    qemu_host: qemu.QemuHost, sector: Sector, monkeypatch: pytest.MonkeyPatch
+    qemu_host: QemuHost, sector: Sector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = qemu_host.create(sector("endless", "source"))
     machine.start()
@@ -148,14 +146,14 @@ def test_the_source_goes_on_when_the_copy_finds_no_space(
     assert list(home(key).parent.iterdir()) == []
 
 
-def test_a_stopped_machine_has_no_memory_to_save(qemu_host: qemu.QemuHost, sector: Sector) -> None:
+def test_a_stopped_machine_has_no_memory_to_save(qemu_host: QemuHost, sector: Sector) -> None:
     machine = qemu_host.create(sector("endless", "source"))
 
     with pytest.raises(HypervisorRefused, match="source does not run, so there is no memory to save"):
         qemu_host.save_warm(qemu_host.warm_key(machine.spec), machine, b"x")
 
 
-def test_nvme_cannot_be_saved_and_says_so(qemu_host: qemu.QemuHost, sector: Sector) -> None:
+def test_nvme_cannot_be_saved_and_says_so(qemu_host: QemuHost, sector: Sector) -> None:
     spec = sector("endless", "source")
     spec = replace(spec, profile=replace(spec.profile, disk="nvme"))
     machine = qemu_host.create(spec)
@@ -167,13 +165,13 @@ def test_nvme_cannot_be_saved_and_says_so(qemu_host: qemu.QemuHost, sector: Sect
 
 
 @pytest.mark.parametrize("key", ["", "../../etc", "A" * 64, "0" * 63])
-def test_a_key_cannot_be_a_path(qemu_host: qemu.QemuHost, key: str) -> None:
+def test_a_key_cannot_be_a_path(qemu_host: QemuHost, key: str) -> None:
     with pytest.raises(HypervisorRefused, match="is not a key of a warm copy"):
         qemu_host.forget_warm(key)
 
 
 def test_a_clone_on_sata_outlives_the_machine_that_was_saved(
-    qemu_host: qemu.QemuHost, sector: Sector, tmp_path: Path
+    qemu_host: QemuHost, sector: Sector, tmp_path: Path
 ) -> None:
     seed = tmp_path / "seed.raw"
     seed.write_bytes(bytes(1 << 20))

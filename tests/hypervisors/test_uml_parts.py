@@ -17,16 +17,17 @@ from lab.errors import CommandFailed, HostError, HypervisorRefused, ImageError, 
 from lab.hypervisors import _uml_arguments as arguments
 from lab.hypervisors import _uml_console as console
 from lab.hypervisors import _uml_cow as cow
+from lab.hypervisors import _uml_host, uml
 from lab.hypervisors import _uml_mconsole as mconsole
 from lab.hypervisors import _uml_xstate as xstate
-from lab.hypervisors import uml
+from lab.hypervisors._uml_host import UmlHost
 from lab.hypervisors._uml_machine import UmlMachine
 
 HARDWARE = Profile("uml", Firmware.NONE, "none", "ubd", "vector", 1, 256)
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[uml.UmlHost]:
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UmlHost]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with uml.connect("here", uml.Settings()) as connected:
@@ -52,7 +53,7 @@ def spec(tmp_path: Path) -> MachineSpec:
     ],
 )
 def test_hardware_that_cannot_be_made_is_refused_with_the_reason(
-    host: uml.UmlHost, spec: MachineSpec, change: dict[str, object], reason: str
+    host: UmlHost, spec: MachineSpec, change: dict[str, object], reason: str
 ) -> None:
     profile = replace(HARDWARE, **change)  # type: ignore[arg-type]
 
@@ -63,7 +64,7 @@ def test_hardware_that_cannot_be_made_is_refused_with_the_reason(
     assert host.machines() == []
 
 
-def test_the_host_says_what_it_is_and_what_it_cannot_do(host: uml.UmlHost) -> None:
+def test_the_host_says_what_it_is_and_what_it_cannot_do(host: UmlHost) -> None:
     facts = host.facts()
 
     assert (facts.product, facts.realness) == ("User-Mode Linux", Realness.REAL)
@@ -77,7 +78,7 @@ def test_a_program_that_is_not_user_mode_linux_is_named(tmp_path: Path) -> None:
     other.chmod(0o755)
 
     with pytest.raises(MissingTool, match=r"linux\.uml does not say a version of User-Mode Linux: 'hello'") as caught:
-        uml.version_of(str(other))
+        _uml_host.version_of(str(other))
     assert caught.value.hint == "apt-get install user-mode-linux"
 
 
@@ -90,12 +91,12 @@ def test_a_missing_program_is_told_with_its_package() -> None:
 
 def test_a_tun_device_that_cannot_be_opened_is_told_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(HostError, match=r"tun cannot be opened.*No such file") as caught:
-        uml.require_tun(tmp_path / "tun")
+        _uml_host.require_tun(tmp_path / "tun")
 
     assert "chmod 0666 /dev/net/tun" in caught.value.hint
 
 
-def test_words_of_an_image_cannot_name_files_of_this_machine(host: uml.UmlHost, spec: MachineSpec) -> None:
+def test_words_of_an_image_cannot_name_files_of_this_machine(host: UmlHost, spec: MachineSpec) -> None:
     hostile = (
         "ubd5=/etc/shadow con1=tty:/dev/tty1 hostfs=/ vec3:transport=raw init=/sbin/init root=/dev/vda ssl=pty quiet"
     )
@@ -110,7 +111,7 @@ def test_words_of_an_image_cannot_name_files_of_this_machine(host: uml.UmlHost, 
     }
 
 
-def test_disks_are_root_seed_and_data_in_this_order(host: uml.UmlHost, spec: MachineSpec) -> None:
+def test_disks_are_root_seed_and_data_in_this_order(host: UmlHost, spec: MachineSpec) -> None:
     machine = host.create(spec)
     assert isinstance(machine, UmlMachine)
 
@@ -120,7 +121,7 @@ def test_disks_are_root_seed_and_data_in_this_order(host: uml.UmlHost, spec: Mac
     assert machine.directory.data.stat().st_size == 16 << 20
 
 
-def test_a_machine_keeps_its_own_seed_and_nobody_else_can_read_it(host: uml.UmlHost, spec: MachineSpec) -> None:
+def test_a_machine_keeps_its_own_seed_and_nobody_else_can_read_it(host: UmlHost, spec: MachineSpec) -> None:
     machine = host.create(spec)
     assert isinstance(machine, UmlMachine)
     assert spec.seed is not None
@@ -131,7 +132,7 @@ def test_a_machine_keeps_its_own_seed_and_nobody_else_can_read_it(host: uml.UmlH
     assert machine.directory.path.stat().st_mode & 0o077 == 0
 
 
-def test_another_process_reads_the_same_machine(host: uml.UmlHost, spec: MachineSpec) -> None:
+def test_another_process_reads_the_same_machine(host: UmlHost, spec: MachineSpec) -> None:
     host.create(spec)
 
     ((owner, found),) = host.machines()
@@ -140,7 +141,7 @@ def test_another_process_reads_the_same_machine(host: uml.UmlHost, spec: Machine
     assert found.state() is MachineState.STOPPED
 
 
-def test_a_folder_without_a_whole_mark_is_no_machine(host: uml.UmlHost, spec: MachineSpec) -> None:
+def test_a_folder_without_a_whole_mark_is_no_machine(host: UmlHost, spec: MachineSpec) -> None:
     machine = host.create(spec)
     assert isinstance(machine, UmlMachine)
     (machine.directory.path / "machine.json").write_text("{")
@@ -148,21 +149,21 @@ def test_a_folder_without_a_whole_mark_is_no_machine(host: uml.UmlHost, spec: Ma
     assert host.machines() == []
 
 
-def test_an_image_in_another_format_is_converted_once(host: uml.UmlHost, spec: MachineSpec, tmp_path: Path) -> None:
+def test_an_image_in_another_format_is_converted_once(host: UmlHost, spec: MachineSpec, tmp_path: Path) -> None:
     qcow2 = tmp_path / "disk.qcow2"
     subprocess.run(["qemu-img", "convert", "-O", "qcow2", spec.image.disk, qcow2], check=True)
     image = replace(spec.image, disk=qcow2, disk_format="qcow2")
 
-    first = uml.base_of(image)
+    first = _uml_host.base_of(image)
     written = first.stat().st_mtime_ns
     host.upload(image)
 
     assert first.read_bytes() == spec.image.disk.read_bytes()
-    assert uml.base_of(image).stat().st_mtime_ns == written
+    assert _uml_host.base_of(image).stat().st_mtime_ns == written
     assert [path.name for path in first.parent.glob("*.draft")] == []
 
 
-def test_an_image_that_cannot_be_converted_leaves_nothing(host: uml.UmlHost, spec: MachineSpec) -> None:
+def test_an_image_that_cannot_be_converted_leaves_nothing(host: UmlHost, spec: MachineSpec) -> None:
     broken = replace(spec.image, disk_format="qcow2")
 
     with pytest.raises(CommandFailed, match="qemu-img convert"):
@@ -254,7 +255,7 @@ def test_without_a_compiler_a_processor_with_amx_is_told_the_remedy(
     assert caught.value.hint == "apt-get install tcc"
 
 
-def test_what_reproduces_a_machine_is_a_script_that_a_shell_reads(host: uml.UmlHost, spec: MachineSpec) -> None:
+def test_what_reproduces_a_machine_is_a_script_that_a_shell_reads(host: UmlHost, spec: MachineSpec) -> None:
     script = host.create(spec).reproduce()
 
     subprocess.run(["sh", "-n"], input=script.encode(), check=True)
@@ -262,7 +263,7 @@ def test_what_reproduces_a_machine_is_a_script_that_a_shell_reads(host: uml.UmlH
     assert "unshare --map-root-user --net" in script
 
 
-def test_a_mark_is_readable_without_the_program(host: uml.UmlHost, spec: MachineSpec) -> None:
+def test_a_mark_is_readable_without_the_program(host: UmlHost, spec: MachineSpec) -> None:
     machine = host.create(spec)
     assert isinstance(machine, UmlMachine)
 

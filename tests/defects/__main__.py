@@ -22,6 +22,7 @@ def main() -> int:
     trying.add_argument("names", nargs="*", metavar="NAME", help="default: all")
     trying.add_argument("--all-checks", action="store_true", help="every check of the cell, not only the likely ones")
     trying.add_argument("--place", type=Path, default=sweep.default_place(), help="for machines and results; kept")
+    trying.add_argument("--left", action="store_true", help="only those that have no result yet")
     trying.add_argument("--jobs", type=int, default=1, help="how many at once")
     one = commands.add_parser("one", help="one trial in this process; writes RESULT")
     one.add_argument("name")
@@ -37,6 +38,10 @@ def main() -> int:
         sweep.one(catalogue.by_name(words.name), words.place, words.result, all_checks=words.all_checks)
         return 0
     chosen = [catalogue.by_name(name) for name in words.names] or list(catalogue.DEFECTS)
+    if words.left:
+        chosen = [
+            defect for defect in chosen if not sweep.kept(defect, words.place, all_checks=words.all_checks).exists()
+        ]
     bad = 0
     for result in sweep.every(chosen, words.place, all_checks=words.all_checks, jobs=words.jobs):
         bad += result.word != "caught" and bool(catalogue.by_name(result.defect).breaks)

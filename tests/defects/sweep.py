@@ -55,11 +55,10 @@ def one(defect: Defect, place: Path, result: Path, *, all_checks: bool) -> None:
 
 def every(defects: Sequence[Defect], place: Path, *, all_checks: bool, jobs: int) -> Iterator[Result]:
     """Try each in a process of its own; results as they come. Raises `CommandFailed` when a trial itself breaks."""
-    kept = place / ("all-checks" if all_checks else "near-checks")
-    kept.mkdir(parents=True, exist_ok=True)
 
     def tried(defect: Defect) -> Result:
-        file = kept / f"{defect.name}.json"
+        file = kept(defect, place, all_checks=all_checks)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)
         words = [sys.executable, "-m", "tests.defects", "one", defect.name, str(file), "--place", str(place)]
         done = process.run([*words, *(["--all-checks"] if all_checks else [])], timeout_s=LIMIT_S, cwd=trial.ROOT)
@@ -71,6 +70,11 @@ def every(defects: Sequence[Defect], place: Path, *, all_checks: bool, jobs: int
         waiting = [pool.submit(tried, defect) for defect in defects]
         for future in as_completed(waiting):
             yield future.result()
+
+
+def kept(defect: Defect, place: Path, *, all_checks: bool) -> Path:
+    """Where the result of a defect's last trial is, once there is one."""
+    return place / ("all-checks" if all_checks else "near-checks") / f"{defect.name}.json"
 
 
 def told(result: Result) -> str:

@@ -83,6 +83,9 @@ def _inventory(defect: Defect | None, cell: Cell, place: Path) -> Inventory:
     inventory = replace(inventory, hosts={**inventory.hosts, cell.host: host})
     if defect is not None and defect.profile is not None:
         inventory = replace(inventory, profiles={**inventory.profiles, cell.profile: defect.profile})
+    if defect is not None and defect.boot_timeout_s:
+        entry = inventory.guests[cell.guest].model_copy(update={"boot_timeout_s": defect.boot_timeout_s})
+        inventory = replace(inventory, guests={**inventory.guests, cell.guest: entry})
     return inventory
 
 

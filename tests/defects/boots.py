@@ -1,0 +1,96 @@
+"""Defects that keep a guest from coming up, or that it comes up with: arguments of the kernel, changed images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from lab import process
+from lab.contracts import Image
+from tests.defects.definition import Defect
+from tests.defects.qemu_line import kernel, swapped
+
+
+def _edited(*commands: str) -> Callable[[Image, Path], Image]:
+    """The image with its root file system changed by debugfs(8)."""
+
+    def make(image: Image, place: Path) -> Image:
+        disk = place / "changed.raw"
+        process.check(["cp", "--sparse=always", image.disk, disk], timeout_s=120)
+        disk.chmod(0o644)
+        for command in commands:
+            process.check([process.find("debugfs", package="e2fsprogs"), "-w", "-R", command, disk], timeout_s=60)
+        digest = hashlib.sha256("\n".join((image.digest, *commands)).encode()).hexdigest()
+        return replace(image, disk=disk, digest=f"sha256:{digest}")
+
+    return make
+
+
+def _with_file(path: str, text: str) -> Callable[[Image, Path], Image]:
+    """The image with another content of one file, which can be executed."""
+
+    def make(image: Image, place: Path) -> Image:
+        source = place / "seeded-file"
+        source.write_text(text)
+        inode = f"set_inode_field {path} mode 0100755"
+        return _edited(f"rm {path}", f"write {source} {path}", inode)(image, place)
+
+    return make
+
+
+DEFECTS = (
+    Defect(
+        name="panic-at-boot",
+        what="The first program of the guest is not there, and its kernel panics.",
+        breaks=("boot.core",),
+        says="panicked",
+        line=kernel("init=/nowhere"),
+    ),
+    Defect(
+        name="hang-at-boot",
+        what="The boot stops before the network is up and stays silent.",
+        breaks=("boot.core",),
+        says="hung|silent|stopped",
+        image=_with_file("/usr/lib/interop-lab/boot", "#!/bin/busybox sh\nexec sleep 100000\n"),
+        boot_timeout_s=45,
+    ),
+    Defect(
+        name="root-disk-missing",
+        what="The kernel is told of a root disk that is not there.",
+        breaks=("boot.core",),
+        says="root",
+        line=kernel("root=/dev/vdz"),
+    ),
+    Defect(
+        name="root-disk-swapped",
+        what="The root disk and the empty disk are in each other's place.",
+        breaks=("boot.core",),
+        says="root",
+        line=swapped("root", "data"),
+    ),
+    Defect(
+        name="card-without-driver",
+        what="The guest has no driver for its network card.",
+        breaks=("boot.core",),
+        says="network",
+        line=kernel("module_blacklist=virtio_net"),
+        boot_timeout_s=60,
+    ),
+    Defect(
+        name="no-ssh-server",
+        what="The guest comes up, and nothing answers where SSH should.",
+        breaks=("boot.core",),
+        says="SSH",
+        image=_with_file("/usr/lib/interop-lab/ssh-server", "#!/bin/busybox sh\nexit 0\n"),
+        boot_timeout_s=60,
+    ),
+    Defect(
+        name="root-torn",
+        what="The image's file system was not unmounted when the image was made.",
+        breaks=("boot.core",),
+        says="was not clean",
+        image=_edited("feature needs_recovery"),
+    ),
+)

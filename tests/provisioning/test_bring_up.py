@@ -332,17 +332,19 @@ def test_a_peer_is_a_second_machine_that_goes_with_the_first(bench: Bench) -> No
 
 
 def test_a_peer_is_destroyed_although_the_first_machine_resists(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def resists(machine: FakeMachine) -> None:
-        bench.events.append(f"destroy {machine.name}")
-        if machine.name == first.machine.name:
-            raise HypervisorRefused("not now")
+    with bench.session() as session:
+        first, second = session.guest(cold=False).machine.name, session.peer().machine.name
 
-    with pytest.raises(HypervisorRefused), bench.session() as session:
-        first = session.guest(cold=False)
-        second = session.peer()
+        def resists(machine: FakeMachine) -> None:
+            bench.events.append(f"destroy {machine.name}")
+            if machine.name == first:
+                raise HypervisorRefused("not now")
+
         monkeypatch.setattr(FakeMachine, "destroy", resists)
+        with pytest.raises(HypervisorRefused):
+            session.put_away()
 
-    assert bench.events[-2:] == [f"destroy {first.machine.name}", f"destroy {second.machine.name}"]
+    assert bench.events[-2:] == [f"destroy {first}", f"destroy {second}"]
 
 
 def test_whether_the_guest_is_warm_is_not_asked_of_its_peer(bench: Bench) -> None:

@@ -207,7 +207,9 @@ class CellRun:
             raise pytest.UsageError(f"not a check of {self._where.suites}: {', '.join(unknown[:5])}")
         checks = {item: self._catalogue.checks_by_id[ids[item]] for item in items}
         # Warm ones first: they share one restored machine, and a cold one may reboot it. Last what spoils it.
-        items.sort(key=lambda item: (checks[item].spoils, checks[item].cold))
+        # Else as the catalogue lists the features, so that a guest that does not come up is a failure of `boot.core`.
+        place = {feature: number for number, feature in enumerate(self._catalogue.by_id)}
+        items.sort(key=lambda item: (checks[item].spoils, checks[item].cold, place[checks[item].feature]))
         if config.pluginmanager.hasplugin("timeout"):
             # The limits are ours, because what runs out of time is judged; 0 is none for pytest-timeout.
             for item in items:

@@ -5,7 +5,8 @@ but the standard library, so it costs 10 MiB and 50 ms. When the keeper is kille
 notes end. What it leaves in the machine's directory:
 
 - `process.json`: ids and start times of QEMU and keeper, whole or absent;
-- `console.log`, `stderr.log`: the beginning; `*.old` and `*.new`: the end, `*.left-out`: bytes between them;
+- `console.log`, `stderr.log`, `tpm.log`: the beginning; `*.old` and `*.new`: the end, `*.left-out`: bytes between them;
+- `console.in`: a named pipe; what is written to it is typed on the machine's serial line;
 - `events.json`: resets by the guest, panic, shutdown, exit status.
 """
 
@@ -19,12 +20,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 HEAD_BYTES = 1 << 20
 TAIL_BYTES = 1 << 20
 RECENT_EVENTS = 50
+_PATIENCE_S = 2.0
 _NOTED = ("RESET", "SHUTDOWN", "GUEST_PANICKED", "GUEST_CRASHLOADED", "BLOCK_IO_ERROR", "STOP", "RESUME")
 
 
@@ -98,7 +101,7 @@ class Notes:
     """`events.json`: written anew, whole, at every event."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._content: dict[str, Any] = {
             "resets": 0,
             "panicked": False,
@@ -135,7 +138,7 @@ class Notes:
         self._save()
 
     def _save(self) -> None:
-        _write_whole(self._path, self._content)
+        _write_whole(self.path, self._content)
 
 
 def _write_whole(path: Path, content: object) -> None:
@@ -153,6 +156,9 @@ class Monitor:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._rest = b""
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
 
     def hear(self, notes: Notes) -> bool:
         """Read what came; false when the connection is gone."""
@@ -186,33 +192,77 @@ def start_ticks(pid: int) -> int:
         return 0
 
 
-def keep(directory: Path, argv: list[str], incoming: str | None) -> None:
-    """Start QEMU, report to standard output, stay until it ends."""
+def keep(directory: Path, argv: list[str], incoming: str | None, tpm: list[str]) -> None:
+    """Start QEMU, and a TPM where `tpm` says how; report to standard output, stay until they end."""
     ours, theirs = socket.socketpair()
-    inherited = [theirs.fileno()]
+    given = [theirs.fileno()]
     words = [*argv, "-chardev", f"socket,id=keeper,fd={theirs.fileno()}", "-mon", "chardev=keeper,mode=control"]
     if incoming is not None:
-        state = os.open(incoming, os.O_RDONLY)
-        inherited.append(state)
-        words += ["-incoming", f"fd:{state}"]
+        given.append(os.open(incoming, os.O_RDONLY))
+        words += ["-incoming", f"fd:{given[-1]}"]
     notes = Notes(directory / "events.json")
-    child = subprocess.Popen(
+    helper = None
+    if tpm:
+        helper, line = _start_tpm(tpm, directory)
+        given.append(line)
+        words += ["-chardev", f"socket,id=tpm,fd={line}"]
+    typed = _typed(directory / "console.in")
+    child = _start(words, directory, typed, given)
+    for fd in (*given[1:], typed):
+        os.close(fd)
+    theirs.close()
+    started = {**_named(child.pid), "keeper": _named(os.getpid())}
+    _write_whole(directory / "process.json", {**started, **({"tpm": _named(helper.pid)} if helper else {})})
+    _report({"pid": child.pid})
+    streams = {"console": child.stdout, "stderr": child.stderr, **({"tpm": helper.stderr} if helper else {})}
+    _watch(streams, Monitor(ours), notes, helper)
+    notes.exited(child.wait())
+    if helper is not None:
+        _end(helper)
+
+
+def _start(words: list[str], directory: Path, stdin: int, given: list[int]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
         words,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=directory,
-        pass_fds=inherited,
+        pass_fds=given,
         preexec_fn=_restore_signals,
     )
-    for fd in inherited[1:]:
-        os.close(fd)
-    theirs.close()
-    keeper = {"pid": os.getpid(), "started": start_ticks(os.getpid())}
-    _write_whole(directory / "process.json", {"pid": child.pid, "started": start_ticks(child.pid), "keeper": keeper})
-    _report({"pid": child.pid})
-    _watch(child, Monitor(ours), ours, notes, directory)
-    notes.exited(child.wait())
+
+
+def _start_tpm(words: list[str], directory: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """The emulator, and the end of its line that QEMU gets.
+
+    Nobody else has that end, so the emulator hears of QEMU's death, whoever killed it, and ends ("--terminate").
+    """
+    for_qemu, for_tpm = socket.socketpair()
+    control = ["--terminate", "--ctrl", f"type=unixio,clientfd={for_tpm.fileno()}"]
+    helper = _start([*words, *control], directory, subprocess.DEVNULL, [for_tpm.fileno()])
+    for_tpm.close()
+    return helper, for_qemu.detach()
+
+
+def _end(helper: subprocess.Popen[bytes]) -> None:
+    helper.terminate()
+    try:
+        helper.wait(_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        helper.kill()
+        helper.wait()
+
+
+def _typed(path: Path) -> int:
+    """A new named pipe, opened in both directions: so it has no end, whoever writes to it and leaves."""
+    path.unlink(missing_ok=True)
+    os.mkfifo(path, 0o600)
+    return os.open(path, os.O_RDWR)
+
+
+def _named(pid: int) -> dict[str, int]:
+    return {"pid": pid, "started": start_ticks(pid)}
 
 
 def _restore_signals() -> None:
@@ -221,14 +271,15 @@ def _restore_signals() -> None:
 
 
 def _watch(
-    child: subprocess.Popen[bytes], monitor: Monitor, connection: socket.socket, notes: Notes, directory: Path
+    streams: Mapping[str, IO[bytes] | None], monitor: Monitor, notes: Notes, helper: subprocess.Popen[bytes] | None
 ) -> None:
-    logs = {"stdout": BoundedLog(directory / "console.log"), "stderr": BoundedLog(directory / "stderr.log")}
+    logs = {name: BoundedLog(notes.path.with_name(f"{name}.log")) for name in streams}
     with selectors.DefaultSelector() as selector:
-        selector.register(connection, selectors.EVENT_READ, "monitor")
-        for name in logs:
+        selector.register(monitor, selectors.EVENT_READ, "monitor")
+        for name, stream in streams.items():
             logs[name].write(b"")
-            selector.register(getattr(child, name), selectors.EVENT_READ, name)
+            if stream is not None:
+                selector.register(stream, selectors.EVENT_READ, name)
         while selector.get_map():
             for key, _ in selector.select():
                 if key.data == "monitor":
@@ -239,6 +290,8 @@ def _watch(
                     open_still = bool(data)
                 if not open_still:
                     selector.unregister(key.fileobj)
+                    if helper is not None and key.data == "monitor":
+                        _end(helper)  # it ends by itself, unless QEMU never came to speak with it
 
 
 def _report(message: object) -> None:
@@ -258,7 +311,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     try:
-        keep(Path(job["directory"]), job["argv"], job["incoming"])
+        keep(Path(job["directory"]), job["argv"], job["incoming"], job.get("tpm", []))
     except OSError as reason:
         _report({"error": str(reason), "errno": reason.errno})
 

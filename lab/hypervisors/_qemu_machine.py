@@ -10,6 +10,7 @@ from lab.errors import HypervisorRefused
 from lab.hypervisors import _qemu_plug as plug
 from lab.hypervisors import _qemu_power as power
 from lab.hypervisors import _qemu_screen as screen
+from lab.hypervisors import _qemu_serial as serial
 from lab.hypervisors import _qemu_snapshots as snapshots
 from lab.hypervisors._qemu_arguments import GUEST_ADDRESS
 from lab.hypervisors._qemu_store import Directory
@@ -118,6 +119,9 @@ class QemuMachine:
     def inject_nmi(self) -> None:
         with power.monitor_of(self.directory) as monitor:
             monitor.command("inject-nmi")
+
+    def type_on_console(self, data: bytes) -> None:
+        serial.type_bytes(self.directory, data, timeout_s=serial.LIMIT_S)
 
     def screenshot(self) -> bytes:
         return screen.shot(self.directory)

@@ -6,9 +6,8 @@ project where the lab is installed, so it imports what it needs when it is neede
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from lab.checking.cell_run import CellRun, Session
 
 _PLUGIN = "interop-lab-cell"
-_FIXTURES = "interop-lab-fixtures"
-_UNNEEDED = ("cacheprovider", "doctest", "junitxml", "pastebin", "faulthandler", "unraisableexception")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,25 +45,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _register(config: pytest.Config, run: CellRun) -> None:
-    from lab.checking import fixtures
+    from lab.checking import fixtures, prepared
 
     config.stash[fixtures.CELL_RUN] = run
     config.pluginmanager.register(run, _PLUGIN)
-    config.pluginmanager.register(fixtures, _FIXTURES)
+    if not config.pluginmanager.is_registered(fixtures):
+        config.pluginmanager.register(fixtures, prepared.FIXTURES)
     if config.getoption("allure_report_dir", None):
         from lab.checking.allure_labels import AllureLabels
 
         config.pluginmanager.register(AllureLabels(run))
-
-
-class _HandedOver:
-    """Brings a session that is already open into a pytest run in this process."""
-
-    def __init__(self, run: CellRun) -> None:
-        self._run = run
-
-    def pytest_configure(self, config: pytest.Config) -> None:
-        _register(config, self._run)
 
 
 def run_checks(  # noqa: PLR0913 - the runner's one call, everything by name
@@ -84,12 +72,12 @@ def run_checks(  # noqa: PLR0913 - the runner's one call, everything by name
     when the suites cannot be read, `ConfigurationError` for an unknown check, `LabDiskFull` and `RunError` when a
     record cannot be written, and `KeyboardInterrupt` when interrupted.
     """
-    from lab import catalogue
+    from lab.checking import prepared
     from lab.checking.cell_run import CellRun, Where
     from lab.errors import ConfigurationError
 
     suites = suites.resolve()
-    known = catalogue.load(suites)
+    known = prepared.catalogue_of(suites)
     unknown = [name for name in checks if name not in known.checks_by_id]
     if unknown:
         raise ConfigurationError(f"no check {unknown[0]!r} in {suites}")
@@ -109,17 +97,15 @@ def run_checks(  # noqa: PLR0913 - the runner's one call, everything by name
 def _pytest(suites: Path, checks: Sequence[str], run: CellRun) -> int:
     if not checks:
         return int(pytest.ExitCode.NO_TESTS_COLLECTED)
-    files = dict.fromkeys(str(suites / name.partition("::")[0]) for name in checks)
-    arguments = ["-c", os.devnull, f"--rootdir={suites}", "--import-mode=importlib", "--disable-plugin-autoload"]
-    arguments += [word for name in _UNNEEDED for word in ("-p", f"no:{name}")]
-    # What pytest prints is in the records and the evidence; the terminal belongs to the run.
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        return int(pytest.main([*arguments, "--continue-on-collection-errors", *files], plugins=[_HandedOver(run)]))
+    from lab.checking import prepared
+
+    files = dict.fromkeys(suites / name.partition("::")[0] for name in checks)
+    return prepared.run(suites, tuple(files), lambda config: _register(config, run))
 
 
 def feature_of(check: str, suites: Path) -> str:
     """The feature that a check belongs to; "unknown" when the suites do not hold it (any more)."""
-    from lab import catalogue
+    from lab.checking import prepared
 
-    found = catalogue.load(suites).checks_by_id.get(check)
+    found = prepared.catalogue_of(suites.resolve()).checks_by_id.get(check)
     return found.feature if found else "unknown"

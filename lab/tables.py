@@ -12,8 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.errors import ExitCode
-from lab.results.record import Outcome
-from lab.runner.display import SYMBOLS
 
 if TYPE_CHECKING:
     from lab.runner.doctor import Finding
@@ -125,7 +123,9 @@ def verdicts(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
 
 def run_summary(console: Console, run: Run, code: ExitCode) -> None:
     """How a run ended, the failures by feature, and where everything lies."""
+    from lab.results.record import Outcome
     from lab.results.store import Run as StoredRun
+    from lab.runner.display import SYMBOLS
 
     stored = StoredRun.open(run.layout.root)
     records = stored.records()

@@ -75,7 +75,7 @@ def _words(spec: MachineSpec, *, base: str) -> list[str]:
         "root=/dev/ubda",
         "rw",
         "con=null",
-        "con0=null,fd:1",
+        "con0=fd:0,fd:1",
         "ssl=null",
         # gro=1: the host sends segments of up to 64 KiB into the tap; with buffers of one frame the guest would drop
         # each of them (arch/um/drivers/vector_kern.c, get_req_size) and receive 20 KiB/s.

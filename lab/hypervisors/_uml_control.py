@@ -16,6 +16,7 @@ from lab.hypervisors import _uml_warden as warden
 
 _PATIENCE_S = 30.0
 _MAX_ANSWER = 1 << 20
+_MAX_TYPED = 1024  # bytes at once: a request has room for 4096
 
 
 def listener() -> socket.socket:
@@ -42,7 +43,7 @@ def forward(directory: Path, guest_port: int) -> int:
     if guest_port not in known:
         with listener() as handed:
             known[guest_port] = handed.getsockname()[1]
-            _ask(directory, {"do": "forward", "port": guest_port}, handed)
+            _ask(directory, {"do": "forward", "port": guest_port}, handed.fileno())
     return known[guest_port]
 
 
@@ -51,12 +52,33 @@ def withhold_restart(directory: Path, *, yes: bool) -> None:
     _ask(directory, {"do": "withhold-restart", "yes": yes})
 
 
+def type_on_console(directory: Path, data: bytes) -> None:
+    """Bytes as if typed at the terminal. Raises `HypervisorRefused` when the guest does not take them."""
+    while data:
+        part = data[:_MAX_TYPED]
+        data = data[_ask(directory, {"do": "type", "hex": part.hex()})["typed"] :]
+
+
+def share(directory: Path, tap: int, folder: Path, member: str) -> None:
+    """Connect a tap device with all others whose machines share the network of that folder."""
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        _ask(directory, {"do": "share", "tap": tap, "member": member}, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def unshare(directory: Path, tap: int) -> None:
+    """Take a tap device off its network. Safe to call twice."""
+    _ask(directory, {"do": "unshare", "tap": tap})
+
+
 def neighbours(directory: Path) -> tuple[str, ...]:
     """The addresses that answered in the machine's network."""
     return tuple(str(address) for address in _ask(directory, {"do": "neighbours"})["addresses"])
 
 
-def _ask(directory: Path, request: Mapping[str, object], handed: socket.socket | None = None) -> Any:
+def _ask(directory: Path, request: Mapping[str, object], handed: int | None = None) -> Any:
     """Raises `HypervisorRefused` when the warden or the kernel behind it does not answer."""
 
     def connected() -> socket.socket | None:
@@ -68,7 +90,7 @@ def _ask(directory: Path, request: Mapping[str, object], handed: socket.socket |
     try:
         with waiting.until(connected, what="the machine's warden to listen", timeout_s=_PATIENCE_S) as asking:
             asking.settimeout(_PATIENCE_S)
-            descriptors = [] if handed is None else [handed.fileno()]
+            descriptors = [] if handed is None else [handed]
             socket.send_fds(asking, [json.dumps(request).encode()], descriptors)
             answer = json.loads(_line(asking))
     except (OSError, ValueError, WaitedTooLong) as reason:

@@ -22,6 +22,26 @@ from lab.hypervisors._uml_machine import UmlMachine
 from lab.hypervisors._uml_store import Mark
 from lab.hypervisors.uml import refuses
 
+LIMITS: Mapping[Capability, str] = {
+    Capability.WARM_CLONES: "User-Mode Linux cannot save the memory of a machine",
+    Capability.SAVED_STATE: "User-Mode Linux cannot save the memory of a machine",
+    Capability.LIVE_MIGRATION: "User-Mode Linux cannot bring the memory of a machine into another process",
+    Capability.BALLOON: "User-Mode Linux takes pages from the guest without taking them from its MemTotal",
+    Capability.MEMORY_HOTPLUG: "User-Mode Linux takes its memory at the start; its kernel knows no memory modules",
+    Capability.CPU_HOTPLUG: "User-Mode Linux has one processor",
+    Capability.DISK_RESIZE: "User-Mode Linux does not look at the size of a disk again",
+    Capability.NMI: "User-Mode Linux has no interrupt that cannot be masked",
+    Capability.SCREENSHOTS: "User-Mode Linux has no display",
+    Capability.WATCHDOG: "User-Mode Linux has a watchdog that ends the machine, and none that only counts",
+    Capability.TPM: "User-Mode Linux has no bus that a Trusted Platform Module could be at",
+    Capability.SECURE_BOOT: "User-Mode Linux has no firmware: the kernel is the program that is started",
+    Capability.NETWORK_BOOT: "User-Mode Linux has no firmware: the kernel is the program that is started",
+    Capability.GUEST_COMMANDS: "User-Mode Linux has no agent of its own and no channel for one",
+    Capability.GUEST_FILES: "User-Mode Linux has no agent of its own and no channel for one",
+    Capability.GUEST_ADDRESSES: "User-Mode Linux has no agent of its own and no channel for one",
+    Capability.FILESYSTEM_FREEZE: "User-Mode Linux can thaw the guest's file systems, but not freeze them",
+    Capability.VSOCK: "User-Mode Linux has no sockets between host and guest",
+}
 _VERSION = re.compile(r"^(\d+\.\d+[0-9a-z.+-]*)$", re.MULTILINE)
 
 
@@ -78,13 +98,7 @@ class UmlHost:
         )
 
     def limits(self) -> Mapping[Capability, str]:
-        return {
-            Capability.WARM_CLONES: "User-Mode Linux cannot save the memory of a machine",
-            Capability.BALLOON: "User-Mode Linux takes pages from the guest without taking them from its MemTotal",
-            Capability.DISK_RESIZE: "User-Mode Linux does not look at the size of a disk again",
-            Capability.NMI: "User-Mode Linux has no interrupt that cannot be masked",
-            Capability.SCREENSHOTS: "User-Mode Linux has no display",
-        }
+        return LIMITS
 
     def upload(self, image: Image) -> None:
         """Make the raw disk that a copy-on-write file can stand on, once per digest. Raises `ImageError`."""

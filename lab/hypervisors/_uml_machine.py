@@ -37,7 +37,8 @@ class UmlMachine:
 
     def start(self) -> None:
         """Raises `HostError`, `HypervisorRefused`."""
-        power.start(self._directory)
+        if power.start(self._directory):
+            plugs.share_again(self._directory)
 
     def stop(self, *, force: bool = False, timeout_s: float = 60.0) -> None:
         """Press Ctrl-Alt-Del, the only button there is, and withhold the restart; with `force`, cut the power.
@@ -123,6 +124,15 @@ class UmlMachine:
     def attach_nic(self, name: str, mac: str) -> None:
         """Raises `HypervisorRefused`."""
         plugs.attach_nic(self._directory, name, mac)
+
+    def attach_shared_nic(self, name: str, mac: str, network: str) -> None:
+        """Raises `HypervisorRefused`, `LabDiskFull`."""
+        plugs.attach_shared_nic(self._directory, name, mac, network)
+
+    def type_on_console(self, data: bytes) -> None:
+        """Raises `HypervisorRefused` when stopped or when the guest does not take them."""
+        power.require_up(self._directory)
+        control.type_on_console(self._directory.path, data)
 
     def detach_nic(self, name: str) -> None:
         """Raises `HypervisorRefused`."""

@@ -27,7 +27,7 @@ ALL_NAMESPACES = _NEW_MOUNTS | _NEW_IPC | _NEW_USER | _NEW_PIDS | _NEW_NETWORK
 _TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
 _IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
 _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8914, 0x8916, 0x891C
-_IFF_UP_RUNNING = 0x41
+_IFF_UP_RUNNING, _IFF_NOARP = 0x41, 0x80
 _ARP_COMPLETE = 0x2
 
 REMEDY = (
@@ -98,6 +98,15 @@ def bring_up(name: str) -> None:
     """Bring a network device up. Raises `OSError`."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         fcntl.ioctl(asked, _SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), _IFF_UP_RUNNING))
+
+
+def keep_silent(name: str) -> None:
+    """Let this side of a tap device answer and say nothing, so that the guest is alone at it. Raises `OSError`."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        fcntl.ioctl(asked, _SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), _IFF_UP_RUNNING | _IFF_NOARP))
+    switch = Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6")
+    if switch.exists():  # not on a kernel without IPv6
+        switch.write_text("1")
 
 
 def neighbours(table: str) -> list[str]:

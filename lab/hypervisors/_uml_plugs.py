@@ -35,11 +35,36 @@ def attach_disk(directory: Directory, name: str, size_mib: int) -> None:
 
 def attach_nic(directory: Directory, name: str, mac: str) -> None:
     """Attach a network card; the other end of its cable is alone in the machine's namespace."""
-    if not _MAC.fullmatch(mac):
-        raise HypervisorRefused(f"{mac!r} is not the address of a network card")
+    _check_mac(mac)
     slot = _free_slot(directory, "nic", name, _NIC_SLOTS)
-    word = f"vec{slot}:transport=tap,ifname={network.tap(slot)},mac={mac},gro=1"
-    _attach(directory, Plugged("nic", name, slot, word))
+    _attach(directory, Plugged("nic", name, slot, _nic_word(slot, mac)))
+
+
+def attach_shared_nic(directory: Directory, name: str, mac: str, shared: str) -> None:
+    """Attach a card on a network that other machines of this host and run are on. Raises `HypervisorRefused`."""
+    _check_mac(mac)
+    slot = _free_slot(directory, "nic", name, _NIC_SLOTS)
+    folder = directory.network(directory.read().spec.owner.run, shared)
+    try:
+        folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    except OSError as reason:
+        raise process.disk_full_or(reason, f"making {folder}") from reason
+    try:
+        control.share(directory.path, slot, folder, directory.path.name)
+        _attach(directory, Plugged("nic", name, slot, _nic_word(slot, mac), str(folder)))
+    except BaseException:
+        control.unshare(directory.path, slot)
+        directory.leave(folder)
+        raise
+
+
+def share_again(directory: Directory) -> None:
+    """Bring the shared cards of a machine that was started anew back to their networks."""
+    for one in directory.plugged():
+        if one.network:
+            folder = Path(one.network)
+            folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+            control.share(directory.path, one.slot, folder, directory.path.name)
 
 
 def detach(directory: Directory, kind: str, name: str) -> None:
@@ -60,8 +85,20 @@ def detach(directory: Directory, kind: str, name: str) -> None:
             hint="something in the guest holds it open: a mount, a process",
         ) from reason
     directory.keep_plugged(tuple(one for one in plugged if one != found))
+    if found.network:
+        control.unshare(directory.path, found.slot)
+        directory.leave(Path(found.network))
     if kind == "disk":
         _empty(directory.plug(found.slot))
+
+
+def _check_mac(mac: str) -> None:
+    if not _MAC.fullmatch(mac):
+        raise HypervisorRefused(f"{mac!r} is not the address of a network card")
+
+
+def _nic_word(slot: int, mac: str) -> str:
+    return f"vec{slot}:transport=tap,ifname={network.tap(slot)},mac={mac},gro=1"
 
 
 def _attach(directory: Directory, new: Plugged) -> None:

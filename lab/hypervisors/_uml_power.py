@@ -40,13 +40,13 @@ def state(directory: Directory) -> MachineState:
     return MachineState.STOPPED if ended.status == 0 or ended.restart_withheld else MachineState.GONE
 
 
-def start(directory: Directory) -> None:
-    """Start the warden and linux.uml; returns when the kernel runs. Safe to call twice.
+def start(directory: Directory) -> bool:
+    """Start the warden and linux.uml; returns when the kernel runs. Safe to call twice; false when it runs already.
 
     Raises `HostError` where this machine does not allow namespaces, `HypervisorRefused` with linux.uml's words.
     """
     if state(directory) in _UP:
-        return
+        return False
     end(directory)
     mark = directory.read()
     before = directory.console()
@@ -63,12 +63,13 @@ def start(directory: Directory) -> None:
     )
     if state(directory) in _UP:
         _log.info("machine.started", machine=mark.spec.name, directory=directory.path)
-        return
+        return True
     said = directory.console()
     new = said[len(before) :] if said.startswith(before) else said
     if b"Linux version" not in new:
         raise HypervisorRefused(f"linux.uml ended while starting {mark.spec.name}: {directory.last_words()}")
     # The kernel ran and gave up at once; the console says why, and it is the guest's affair.
+    return False
 
 
 def _runs_or_ended(directory: Directory) -> bool:

@@ -11,6 +11,7 @@ from lab import log, process, waiting
 from lab.contracts import MachineState
 from lab.errors import HypervisorRefused, WaitedTooLong
 from lab.hypervisors import _uml_control as control
+from lab.hypervisors import _uml_plugs as plugs
 from lab.hypervisors import _uml_power as power
 from lab.hypervisors._uml_store import Directory
 
@@ -62,7 +63,8 @@ def restore(directory: Directory, name: str) -> None:
                 kept.replace(disk)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    power.start(directory)
+    if power.start(directory):
+        plugs.share_again(directory)
 
 
 def forget(directory: Directory, name: str) -> None:

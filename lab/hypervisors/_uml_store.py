@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,7 @@ class Plugged:
     name: str
     slot: int
     word: str  # of linux.uml's command line
+    network: str = ""  # folder of the network that a card shares with other machines
 
 
 class Directory:
@@ -127,6 +130,19 @@ class Directory:
     def keep_plugged(self, plugged: tuple[Plugged, ...]) -> None:
         files.write(self.path / warden.PLUGGED_FILE, [asdict(one) for one in plugged])
 
+    def network(self, run: str, name: str) -> Path:
+        """The folder of a network that machines of this host and run share; made or not."""
+        # No machine's name begins with a dot, so this is nobody's directory.
+        digest = hashlib.sha256(f"{run}\0{name}".encode()).hexdigest()[:24]
+        return self.path.parent / ".networks" / digest
+
+    def leave(self, network: Path) -> None:
+        """Take what a machine that ended has left there, and the folder after the last one. Safe to call twice."""
+        (network / self.path.name).unlink(missing_ok=True)
+        with suppress(OSError):  # others are there
+            network.rmdir()
+            network.parent.rmdir()
+
     def forget_run(self) -> None:
         """Remove what the last run left, so that nothing of it is taken for the next one's."""
         for name in (warden.PROCESS_FILE, warden.ENDED_FILE, warden.RESETS_FILE, "ports.json", warden.CONTROL_SOCKET):
@@ -151,6 +167,10 @@ class Directory:
 
     def remove(self) -> None:
         """Take the mark away last, so that a removal that is interrupted can be found and finished."""
+        if self.path.exists():
+            for one in self.plugged():
+                if one.network:
+                    self.leave(Path(one.network))
         files.remove(self.path)
 
 

@@ -26,6 +26,7 @@ from lab.hypervisors import _uml_sandbox as sandbox
 from lab.hypervisors._uml_console import BoundedLog
 from lab.hypervisors._uml_mconsole import ask
 from lab.hypervisors._uml_relay import Relay
+from lab.hypervisors._uml_shared import SharedCard
 from lab.process import start_time
 
 PROCESS_FILE = "process.json"  # {"pid", "started"} of the warden, as the host numbers processes
@@ -106,6 +107,8 @@ class _Warden:
         self._orders = orders
         self._folder = folder
         self._relays: dict[int, Relay] = {}
+        self._shared: dict[int, SharedCard] = {}  # by the number of their tap device
+        self._keyboard = -1  # what is written there the guest reads from its console
         self._withhold_restart = False
         self._last_words = b""
 
@@ -138,13 +141,19 @@ class _Warden:
         shutil.rmtree(UMID, ignore_errors=True)  # or it believes that its name is taken, and chooses another
         self._last_words = b""
         console, output = os.pipe()
+        keys, keyboard = os.pipe()
+        os.set_blocking(keyboard, False)
         child = os.posix_spawn(
             self._orders.program,
             [*self._orders.argv, *self._plugged()],
             {"HOME": "/machine", "TMPDIR": "/dev/shm", **self._orders.environment},  # noqa: S108
-            file_actions=[(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)],
+            file_actions=[(os.POSIX_SPAWN_DUP2, there, here) for there, here in ((keys, 0), (output, 1), (output, 2))],
         )
         os.close(output)
+        os.close(keys)
+        self._keyboard, before = keyboard, self._keyboard
+        if before >= 0:
+            os.close(before)
         return child, console
 
     def _plugged(self) -> list[str]:
@@ -202,6 +211,19 @@ class _Warden:
                 return {"addresses": network.neighbours(Path("/proc/net/arp").read_text())}
             case "withhold-restart":
                 self._withhold_restart = bool(request["yes"])
+                return {}
+            case "type":
+                return {"typed": os.write(self._keyboard, bytes.fromhex(str(request["hex"])))}
+            case "share":
+                number = int(str(request["tap"]))
+                card = SharedCard(network.tap(number), handed[0], str(request["member"]))
+                self._shared[number] = card
+                card.start()
+                return {}
+            case "unshare":
+                left = self._shared.pop(int(str(request["tap"])), None)
+                if left is not None:
+                    left.close()
                 return {}
             case other:
                 raise ValueError(f"unknown request {other!r}")

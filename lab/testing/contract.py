@@ -82,7 +82,7 @@ def meaning_of(what: Capability | str) -> str:
 
 
 def tests_of(contract: type) -> Iterator[ContractTest]:
-    """The tests of a contract class, first those that every driver must pass. Raises `ValueError` for an unmarked one."""
+    """The tests of a contract class, the required ones first. Raises `ValueError` for an unmarked one."""
     found = []
     for name, function in inspect.getmembers(contract, inspect.isfunction):
         if not name.startswith("test_"):

@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from lab.contracts import Capability, Firmware, Image, MachineSpec, MachineState, Owner, Profile, Realness
+from lab.contracts import (
+    CAPABILITY_PROTOCOLS,
+    Capability,
+    Firmware,
+    Image,
+    MachineSpec,
+    MachineState,
+    Owner,
+    Profile,
+    Realness,
+)
 from lab.errors import CommandFailed, HostError, HypervisorRefused, ImageError, MissingTool
 from lab.hypervisors import _uml_arguments as arguments
 from lab.hypervisors import _uml_console as console
@@ -70,6 +80,22 @@ def test_the_host_says_what_it_is_and_what_it_cannot_do(host: UmlHost) -> None:
     assert (facts.product, facts.realness) == ("User-Mode Linux", Realness.REAL)
     assert "kernel and initial RAM disk of an image are not used" in facts.details["kernel"]
     assert host.limits()[Capability.WARM_CLONES] == "User-Mode Linux cannot save the memory of a machine"
+
+
+def test_what_it_can_do_and_what_it_says_that_it_cannot_is_everything(host: UmlHost, spec: MachineSpec) -> None:
+    machine = host.create(spec)
+    can = {capability for capability, protocol in CAPABILITY_PROTOCOLS.items() if isinstance(machine, protocol)}
+
+    assert can == {
+        Capability.SNAPSHOTS,
+        Capability.PAUSES,
+        Capability.DISK_HOTPLUG,
+        Capability.NIC_HOTPLUG,
+        Capability.SHARED_NETWORKS,
+        Capability.SERIAL_INPUT,
+    }
+    assert can | host.limits().keys() == set(Capability)
+    assert not can & host.limits().keys()
 
 
 def test_a_program_that_is_not_user_mode_linux_is_named(tmp_path: Path) -> None:

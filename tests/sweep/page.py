@@ -18,8 +18,8 @@ compares it with an undisturbed one.
 
 - *Equal* means: the same cells, in each the same checks, and for each check the same outcome in the cell's last
   attempt; every attempt has its `cell.json`, no check has two records in one attempt, the exit code is the same,
-  no record of any attempt blames the product for the kill. Attempt numbers, times, measured numbers, reasons of earlier attempts,
-  names of machines, and whether a machine was a restored copy may differ.
+  no record of any attempt blames the product for the kill. Attempt numbers, times, measured numbers, reasons of earlier
+  attempts, names of machines, and whether a machine was a restored copy may differ.
 - *Nothing left* means: no process whose command line, environment, folder or open files lead to the place of the sweep
   (with the processes go their ports, network names and locks), no machine, no half-made image, copy, report or site,
   no seed with its private key, no temporary file, every lock free.

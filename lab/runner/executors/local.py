@@ -23,7 +23,7 @@ from lab.results.record import Outcome
 from lab.runner import cell as cell_process
 from lab.runner import cell_file, resume
 from lab.runner.capacity import Capacity
-from lab.runner.executors import server
+from lab.runner.executors import _sockets, server
 from lab.runner.work import CellResult, CellWork, Progress, Unwritten
 
 _log = log.get(__name__)
@@ -68,6 +68,7 @@ class LocalExecutor:
 
     def run(self, works: Iterable[CellWork]) -> Iterator[CellResult]:
         """Yield results as cells end, in the order in which they end."""
+        _sockets.prepare()
         server.make_ready(_CONTEXT, self.suites, (host.driver for host in self.capacity.inventory.hosts.values()))
         waiting_by_host: dict[str, deque[CellWork]] = {}
         for work in works:

@@ -18,25 +18,41 @@ from collections.abc import Callable, Collection
 from typing import NoReturn, TypeVar
 
 from lab import waiting
-from lab.checking import devices, linux, mark
+from lab.checking import devices, linux, mark, witness
 from lab.checking.handed import Evidence, Measurements
 from lab.checking.outcomes import Blocked, NotApplicable
 from lab.contracts import (
     Balloons,
+    BootsFromNetwork,
     Capability,
     CommandResult,
+    CopiesFiles,
+    EmulatesTpm,
     Firmware,
+    FreezesFilesystems,
+    HotplugsCpus,
     HotplugsDisks,
+    HotplugsMemory,
     HotplugsNics,
     Hypervisor,
     InjectsNmi,
     Machine,
     MachineState,
+    MigratesLive,
+    Migration,
+    OffersVsock,
     Pauses,
     Profile,
+    ReportsAddresses,
     ResizesDisks,
+    RunsInGuest,
+    SavesState,
+    SecureBoots,
+    SharesNetworks,
     Snapshots,
     TakesScreenshots,
+    TakesSerialInput,
+    Watches,
 )
 from lab.errors import CommandTimedOut, GuestError, GuestUnreachable, HypervisorRefused, NotSupported, WaitedTooLong
 from lab.guests.guest import Guest
@@ -44,15 +60,21 @@ from lab.guests.guest import Guest
 __all__ = [
     "Balloons",
     "Blocked",
+    "BootsFromNetwork",
     "Capability",
     "CommandResult",
     "CommandTimedOut",
+    "CopiesFiles",
+    "EmulatesTpm",
     "Evidence",
     "Firmware",
+    "FreezesFilesystems",
     "Guest",
     "GuestError",
     "GuestUnreachable",
+    "HotplugsCpus",
     "HotplugsDisks",
+    "HotplugsMemory",
     "HotplugsNics",
     "Hypervisor",
     "HypervisorRefused",
@@ -60,15 +82,25 @@ __all__ = [
     "Machine",
     "MachineState",
     "Measurements",
+    "MigratesLive",
+    "Migration",
     "NotApplicable",
     "NotSupported",
+    "OffersVsock",
     "Pauses",
     "Profile",
     "Reconnect",
+    "ReportsAddresses",
     "ResizesDisks",
+    "RunsInGuest",
+    "SavesState",
+    "SecureBoots",
+    "SharesNetworks",
     "Snapshots",
     "TakesScreenshots",
+    "TakesSerialInput",
     "WaitedTooLong",
+    "Watches",
     "blocked",
     "check",
     "devices",
@@ -77,6 +109,7 @@ __all__ = [
     "unsupported",
     "waiting",
     "who_can",
+    "witness",
 ]
 
 Reconnect = Callable[[float], None]

@@ -11,13 +11,13 @@ import pytest
 
 from lab import catalogue
 from lab.catalogue import Check
-from lab.checking import devices
+from lab.checking import devices, witness
 from lab.contracts import Capability
 
 SUITES = Path(__file__).parents[2] / "suites"
 FILES = sorted(SUITES.glob("*/*/test_*.py"))
 CHECKS = catalogue.load(SUITES).checks
-SHARED = (devices,)
+SHARED = (devices, witness)
 NO_WAY_OUT = ("not_applicable", "unsupported", "blocked")
 
 
@@ -31,12 +31,14 @@ def function(check: Check) -> ast.FunctionDef:
 
 
 def shared() -> dict[str, ast.FunctionDef]:
-    """The functions that several checks call, by the words they are called with: `devices.assert_...`."""
+    """What several checks call: functions as `devices.assert_...`, methods as `.assert_...`, whatever they belong to."""
     found = {}
     for module in SHARED:
         for node in tree(Path(module.__file__ or "")).body:
             if isinstance(node, ast.FunctionDef):
                 found[f"{module.__name__.rpartition('.')[2]}.{node.name}"] = node
+            if isinstance(node, ast.ClassDef):
+                found |= {f".{each.name}": each for each in node.body if isinstance(each, ast.FunctionDef)}
     return found
 
 
@@ -50,10 +52,17 @@ def reachable(check: Check) -> Iterator[ast.AST]:
     while todo:
         for node in ast.walk(todo.pop()):
             yield node
-            called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-            if called in known and called not in seen:
-                seen.add(called)
-                todo.append(known[called])
+            for called in _names(node):
+                if called in known and called not in seen:
+                    seen.add(called)
+                    todo.append(known[called])
+
+
+def _names(node: ast.AST) -> tuple[str, ...]:
+    if not isinstance(node, ast.Call):
+        return ()
+    whole = ast.unparse(node.func)
+    return (whole, f".{node.func.attr}") if isinstance(node.func, ast.Attribute) else (whole,)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SUITES).as_posix())

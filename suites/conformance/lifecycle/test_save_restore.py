@@ -2,42 +2,70 @@
 
 from __future__ import annotations
 
-import secrets
+import time
 
-from lab.suite import Capability, Guest, Machine, Reconnect, Snapshots, check, linux, unsupported, waiting, who_can
+from lab.suite import (
+    Capability,
+    Guest,
+    Machine,
+    MachineState,
+    Measurements,
+    Reconnect,
+    SavesState,
+    check,
+    linux,
+    waiting,
+    who_can,
+    witness,
+)
 
+ASLEEP_S = 3.0
 BACK_WITHIN_S = 120.0
+BOOTS_WITHIN_S = 300.0
 
 
-@check("lifecycle.save_restore", needs=(Capability.SNAPSHOTS,), cold=True, timeout_s=400)
-def test_processes_and_memory_survive(guest: Guest, machine: Machine, reconnect: Reconnect) -> None:
-    """Catches a restore that boots instead of going on, loses memory, or leaves processes dead."""
-    snapshots = who_can(machine, Snapshots)
-    if not snapshots.snapshots_hold_memory():
-        unsupported("snapshots of this hypervisor hold the disk and not the memory")
-    name = f"lab-{secrets.token_hex(4)}"
-    folder = "/dev/shm" if guest.run("test", "-d", "/dev/shm").status == 0 else "/tmp"
-    file = f"{folder}/{name}"
-    count = f"i=0; while [ -e {file} ]; do i=$((i + 1)); echo $i >{file}; sleep 0.2; done"
-    linux.sh(guest, f"echo 0 >{file}; setsid sh -c '{count}' </dev/null >/dev/null 2>&1 &")
-    boot = guest.boot_id
-    waiting.until(lambda: _ticks(guest, file) > 2, what="the guest to count", timeout_s=20)
-    saved = _ticks(guest, file)
-    snapshots.snapshot(name)
+@check("lifecycle.save_restore", needs=(Capability.SAVED_STATE,), cold=True, timeout_s=400)
+def test_processes_and_memory_survive(
+    guest: Guest, machine: Machine, reconnect: Reconnect, measured: Measurements
+) -> None:
+    """Catches a restore that boots instead of going on, loses memory or disk, or leaves processes dead."""
+    saves = who_can(machine, SavesState)
+    seen = witness.place(guest)
+    before = seen.count()
+    start = time.monotonic()
+    saves.save_state()
+    measured.add("save", time.monotonic() - start, "s", better="lower")
     try:
-        waiting.until(lambda: _ticks(guest, file) > saved + 5, what="the guest to count on", timeout_s=30)
-        snapshots.restore(name)
-        reconnect(BACK_WITHIN_S)
-        linux.set_clock(guest)
+        assert machine.state() is MachineState.STOPPED, f"saved, and the hypervisor says {machine.state()}"
+        assert saves.has_saved_state(), "the machine was saved and the hypervisor knows of no saved state"
+        waiting.pause(ASLEEP_S)
     finally:
-        snapshots.delete_snapshot(name)
-    assert guest.boot_id == boot, "the guest booted instead of going on where it was"
-    first = _ticks(guest, file)
-    assert first >= saved, f"the counter in memory stood at {saved} before and is at {first} after the restore"
-    waiting.until(lambda: _ticks(guest, file) > first, what="the saved process to go on", timeout_s=20)
-    guest.check("rm", file)
+        start = time.monotonic()
+        machine.start()
+        reconnect(BACK_WITHIN_S)
+    measured.add("restore", time.monotonic() - start, "s", better="lower")
+    linux.set_clock(guest)  # it stood still as well
+    seen.assert_survived(at_least=before)
+    assert not saves.has_saved_state(), "the state was used and is still kept: a second start would go back in time"
+    disk = linux.data_disk(guest, machine)
+    differs = linux.write_and_read_back(guest, disk, mib=1)
+    assert not differs, f"what was read from {disk.name} after the restore is not what was written: {differs}"
+    seen.leave()
 
 
-def _ticks(guest: Guest, file: str) -> int:
-    text = guest.check("cat", file)
-    return int(text) if text else 0
+@check("lifecycle.save_restore", needs=(Capability.SAVED_STATE,), cold=True, timeout_s=500)
+def test_discarded_state_is_not_gone_back_to(guest: Guest, machine: Machine, reconnect: Reconnect) -> None:
+    """Catches a state that is kept although it was discarded: memory of yesterday over the disk of today."""
+    saves = who_can(machine, SavesState)
+    boot = guest.boot_id
+    linux.sh(guest, "echo written >/root/lab-discarded && sync")
+    saves.save_state()
+    try:
+        saves.discard_saved_state()
+        assert not saves.has_saved_state(), "the saved state was discarded and is still there"
+    finally:
+        machine.start()
+        reconnect(BOOTS_WITHIN_S)
+    assert guest.boot_id != boot, "the guest went on where it was although its saved state was discarded"
+    text = linux.sh(guest, "cat /root/lab-discarded; rm /root/lab-discarded")
+    assert text == "written", f"what was written before reads {text!r} after the boot"

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lab.suite import Capability, Guest, Machine, Reconnect, Snapshots, check, linux, who_can
+from lab.suite import Capability, Guest, Machine, Reconnect, Snapshots, check, linux, unsupported, who_can, witness
 
 BACK_WITHIN_S = 240.0
 
@@ -51,3 +51,20 @@ def test_deleted_snapshot_leaves_the_machine_as_it_is(guest: Guest, machine: Mac
     assert set(snapshots.snapshots()) == before, f"left behind: {set(snapshots.snapshots()) - before}"
     text = linux.sh(guest, "echo 3 >/proc/sys/vm/drop_caches; cat /root/lab-newer; rm /root/lab-newer")
     assert text == "newer", f"what was written after the snapshot reads {text!r} after its deletion"
+
+
+@check("lifecycle.snapshot", needs=(Capability.SNAPSHOTS,), cold=True, timeout_s=400)
+def test_restore_goes_on_where_the_snapshot_was(guest: Guest, machine: Machine, reconnect: Reconnect) -> None:
+    """Catches a restore that boots instead of going on, loses memory, or leaves processes dead."""
+    snapshots = who_can(machine, Snapshots)
+    if not snapshots.snapshots_hold_memory():
+        unsupported("snapshots of this hypervisor hold the disk and not the memory")
+    seen = witness.place(guest)
+    saved = seen.count()
+    with _snapshot(guest, snapshots) as name:
+        seen.wait_until_it_counts(beyond=saved + 5)
+        snapshots.restore(name)
+        reconnect(BACK_WITHIN_S)
+        linux.set_clock(guest)
+    seen.assert_survived(at_least=saved)
+    seen.leave()

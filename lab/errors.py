@@ -80,6 +80,10 @@ class MissingExtra(ConfigurationError):
         )
 
 
+class NotUp(ConfigurationError):
+    """Nobody keeps that cell up to work in it by hand."""
+
+
 class MissingTool(LabError):
     """A program that the lab calls is not on this machine, or is too old."""
 

@@ -45,6 +45,7 @@ class _Current:
 
     machine: Machine
     guest: Guest
+    login: SshLogin
     warm: bool
 
 
@@ -108,6 +109,17 @@ class CellSession:
     def machines(self) -> tuple[Machine, ...]:
         """All that are up now, the peer's last."""
         return tuple(each.machine for each in (self._current, self._peer) if each is not None)
+
+    @property
+    def login(self) -> SshLogin | None:
+        """How to log in to the guest that is up now."""
+        return self._current.login if self._current else None
+
+    def let_go(self) -> None:
+        """Leave the machine that is up as it is: this session does not destroy it any more."""
+        current, self._current = self._current, None
+        if current is not None:
+            current.guest.close()
 
     @property
     def is_warm(self) -> bool:
@@ -224,7 +236,7 @@ class CellSession:
             if machine is not None:
                 machine.destroy()
             raise
-        return _Current(machine, guest, warm=True)
+        return _Current(machine, guest, self._login(identity), warm=True)
 
     def _boot(self, spec: MachineSpec, identity: Identity, *, save_with: ClonesWarm | None) -> _Current:
         self.progress("create")
@@ -247,7 +259,7 @@ class CellSession:
             evidence.collect(machine, self.directory, guest=None)
             machine.destroy()
             raise
-        return _Current(machine, guest, warm=False)
+        return _Current(machine, guest, self._login(identity), warm=False)
 
     def _save(self, clones: ClonesWarm, spec: MachineSpec, machine: Machine, identity: Identity) -> None:
         key = clones.warm_key(spec)

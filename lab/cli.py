@@ -8,12 +8,16 @@ from collections.abc import Sequence
 
 import click
 
-from lab.commands import images, listing, machine, reports, runs
+from lab.commands import by_hand, images, listing, machine, qualify, reports, runs
 from lab.errors import ExitCode, LabError
 
 SECTIONS = {
     "Look around": (runs.plan, listing.hosts, listing.guests, listing.features, machine.doctor),
-    "Run": (runs.run, runs.cell, machine.reap),
+    "Run": (runs.run, runs.cell, qualify.qualify, machine.reap),
+    "Work in a cell by hand": (
+        *(by_hand.up, by_hand.ssh, by_hand.console, by_hand.screenshot),
+        *(by_hand.down, by_hand.ls),
+    ),
     "Read what was found": (reports.report, reports.diff, reports.verdict, machine.triage),
     "Images": (images.images,),
 }

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _log = log.get(__name__)
 
+CHECK_ID = pytest.StashKey[str]()
+"""Of an item whose check is not named after its file."""
+
 _SHOWN_AS_SKIPPED = {Outcome.NOT_APPLICABLE, Outcome.SKIPPED, Outcome.UNSUPPORTED, Outcome.BLOCKED}
 
 
@@ -138,6 +141,7 @@ class CellRun:
         self._known: Guest | None = None  # the guest of the check before
         self._collection_errors: dict[str, str] = {}
         self._done: dict[str, Outcome] = {}
+        self.judge = judge  # what an exception means
         self.interrupted = False
         self.fault: LabError | None = None  # of ours, while a record was written
 
@@ -273,7 +277,7 @@ class CellRun:
         current = self.current
         brought_up = error is not current.bring_up
         error = silence.explained(error, self.session.machines) if brought_up else error
-        judgement = judge(error, in_check=brought_up and phase != "setup")
+        judgement = self.judge(error, in_check=brought_up and phase != "setup")
         if judgement.outcome.badness > current.judgement.outcome.badness or current.judgement is PASSED:
             current.judgement = judgement
         if judgement.outcome in _SHOWN_AS_SKIPPED:
@@ -340,6 +344,8 @@ class CellRun:
     # -- names ---------------------------------------------------------------------------------------------
 
     def _id_of(self, item: pytest.Item) -> str:
+        if CHECK_ID in item.stash:
+            return item.stash[CHECK_ID]
         try:
             file = item.path.resolve().relative_to(self._where.suites)
         except ValueError:

@@ -69,7 +69,7 @@ def run(inventory: Path, selection: Selection, how: HowToRun, json: bool, quiet:
     else:
         made = make_plan(loaded, catalogue, selection)
         begun = running.new(loaded, catalogue, made, wish, screen)
-    return _execute(begun, catalogue, json=json, quiet=quiet)
+    return carry_out(begun, catalogue, json=json, quiet=quiet)
 
 
 @click.command()
@@ -86,10 +86,10 @@ def cell(inventory: Path, cell: str, suite: str | None, how: HowToRun) -> ExitCo
     loaded, catalogue = read_all(inventory)
     made = make_plan(loaded, catalogue, Selection(select=(wanted.name,), suite=suite))
     wish = running.Wish(str(inventory), how.reports, command_line(), how.attempts, use_warm=not how.cold)
-    return _execute(running.new(loaded, catalogue, made, wish, console()), catalogue, json=False, quiet=False)
+    return carry_out(running.new(loaded, catalogue, made, wish, console()), catalogue, json=False, quiet=False)
 
 
-def _execute(begun: Run, catalogue: Catalogue, *, json: bool, quiet: bool) -> ExitCode:
+def carry_out(begun: Run, catalogue: Catalogue, *, json: bool, quiet: bool) -> ExitCode:
     """Carry a run out, write the site, say where everything is."""
     code: ExitCode = begun.execute()
     reports: Path = begun.wish.reports

@@ -116,4 +116,17 @@ def write_site(runs: Sequence[Path], out: Path, catalogue: Catalogue) -> Path:
     """Write the site; the path of its first page."""
     from lab.site import pages
 
-    return pages.write(runs, out, catalogue)
+    return pages.write(runs, out, with_drivers(catalogue, runs))
+
+
+def with_drivers(catalogue: Catalogue, runs: Sequence[Path]) -> Catalogue:
+    """The catalogue, with the contract for drivers where one of the runs is a qualification."""
+    from lab.results import store
+    from lab.results.record import is_of_driver
+
+    planned = (cell for run in runs for cell in store.Run.open(run).planned())
+    if not any(cell.checks and is_of_driver(cell.checks[0]) for cell in planned):
+        return catalogue
+    from lab.testing import qualification
+
+    return qualification.with_contract(catalogue)

@@ -96,3 +96,16 @@ class Record(FileModel):
     def parse(line: str | bytes) -> Record:
         """The record of one line. Raises `pydantic.ValidationError`."""
         return Record.model_validate_json(line)
+
+
+_OF_DRIVERS = "driver/"
+
+
+def is_of_driver(check: str) -> bool:
+    """Whether a check is a test of the contract for drivers ("driver/snapshots::test_..."), not one of a suite."""
+    return check.startswith(_OF_DRIVERS) and ".py::" not in check
+
+
+def feature_of_driver(check: str) -> str:
+    """The feature that such a test belongs to, also one that the contract does not hold any more."""
+    return f"driver.{check.removeprefix(_OF_DRIVERS).partition('::')[0]}"

@@ -94,14 +94,7 @@ def run(
             session.use_warm = work.use_warm
             note.session = session
             note.realness = max(work.realness, session.realness, key=tuple(Realness).index)
-            pytest_plugin.run_checks(
-                session,
-                work.checks,
-                run=work.run,
-                attempt=work.attempt,
-                suites=suites,
-                progress=_check_progress(work, progress),
-            )
+            _run_checks(session, work, suites, _check_progress(work, progress))
         if not interrupted():
             cell_file.write(work, note.circumstances(time.monotonic() - start))
     except LabError as reason:
@@ -112,6 +105,15 @@ def run(
         cell_file.write(work, note.circumstances(time.monotonic() - start), fault=fault)
     finally:
         log.stop_writing(handler)
+
+
+def _run_checks(session: CellSession, work: CellWork, suites: Path, progress: Callable[[str], None]) -> None:
+    if work.qualifies:
+        from lab.testing import qualification
+
+        qualification.run_checks(session, work.checks, run=work.run, attempt=work.attempt, progress=progress)
+        return
+    pytest_plugin.run_checks(session, work.checks, run=work.run, attempt=work.attempt, suites=suites, progress=progress)
 
 
 class _Note:

@@ -13,7 +13,7 @@ from lab.contracts import Realness
 from lab.errors import Blame
 from lab.results import store
 from lab.results.documents import CellDocument
-from lab.results.record import Outcome, Record
+from lab.results.record import Outcome, Record, feature_of_driver
 from lab.runner.work import CellResult, CellWork
 
 _log = log.get(__name__)
@@ -92,7 +92,7 @@ def write_missing(work: CellWork, suites: Path, fault: Fault, realness: Realness
             Record(
                 run=work.run,
                 cell=work.cell.name,
-                feature=pytest_plugin.feature_of(check, suites),
+                feature=_feature_of(check, work, suites),
                 check=check,
                 attempt=work.attempt,
                 outcome=fault.outcome if decides else Outcome.BLOCKED,
@@ -104,6 +104,12 @@ def write_missing(work: CellWork, suites: Path, fault: Fault, realness: Realness
                 seconds=0.0,
             )
         )
+
+
+def _feature_of(check: str, work: CellWork, suites: Path) -> str:
+    if work.qualifies:
+        return feature_of_driver(check)
+    return pytest_plugin.feature_of(check, suites)
 
 
 def write(work: CellWork, about: Circumstances, *, fault: Fault | None = None) -> None:

@@ -24,7 +24,7 @@ from lab.inventory.models import Inventory
 from lab.results import allure, junit, layout, store
 from lab.results.documents import JournalEvent, KnownIssue, RunDocument
 from lab.results.layout import RunLayout
-from lab.results.record import Outcome
+from lab.results.record import Outcome, is_of_driver
 from lab.runner import capacity, exit_code, hold, plan, reap, resume
 from lab.runner.display import Display, for_console
 from lab.runner.executors.local import Listener, LocalExecutor
@@ -132,7 +132,7 @@ class Run:
             owner=Owner(self.layout.root.name, cell.name, os.getpid(), process.start_time(os.getpid()) or 0),
             realness=planned.realness,
             use_warm=self.wish.use_warm,
-            command=f"lab cell {self.wish.inventory} {cell}",
+            command=_command(self.wish.inventory, planned),
             known_issues=tuple(_as_documented(issue) for issue in self.inventory.matrix.known_issues_of(cell)),
             machines=planned.machines,
         )
@@ -232,6 +232,14 @@ def resumed(inventory: Inventory, catalogue: Catalogue, files: RunLayout, wish: 
 
 def _count(wanted: Plan) -> int:
     return sum(planned.excluded is None and bool(planned.checks) for planned in wanted.cells)
+
+
+def _command(inventory: str, planned: PlannedCell) -> str:
+    """The command line that runs this cell alone."""
+    cell = planned.cell
+    if is_of_driver(planned.checks[0]):
+        return f"lab qualify {inventory} {cell.host} --guest {cell.guest} --profile {cell.profile}"
+    return f"lab cell {inventory} {cell}"
 
 
 def _display(console: Console, cells: int, wanted: Plan) -> Display:

@@ -9,7 +9,7 @@ from lab.errors import Blame
 from lab.inventory.models import Inventory
 from lab.results.documents import KnownIssue
 from lab.results.layout import AttemptLayout
-from lab.results.record import Outcome
+from lab.results.record import Outcome, is_of_driver
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class CellWork:
     @property
     def attempt(self) -> int:
         return self.layout.number
+
+    @property
+    def qualifies(self) -> bool:
+        """Whether the checks are tests of the contract for drivers, not of a guest."""
+        return bool(self.checks) and is_of_driver(self.checks[0])
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from _pytest.outcomes import Skipped  # what pytest.skip raises; `pytest.skip.Exception` is it, and has no type
 
 from lab.checking.outcomes import NotApplicable
-from lab.contracts import CAPABILITY_PROTOCOLS, Capability, Hypervisor
+from lab.contracts import CAPABILITY_PROTOCOLS, Capability, Channel, Hypervisor, Machine
 from lab.errors import NotSupported
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -53,6 +53,21 @@ class ContractTest:
     def id(self) -> str:
         """How a record names it."""
         return f"driver/{self.feature.partition('.')[2]}::{self.name}"
+
+
+class Booted(Protocol):
+    """The machine that the tests of a class share, running, and a way into it (`lab.testing.hypervisor.Booted`)."""
+
+    machine: Machine
+    channel: Channel
+
+    def sh(self, script: str, *, timeout_s: float = 60.0) -> str:
+        """Run a script in the guest; it must succeed. Its standard output."""
+
+    def reconnect(self) -> None:
+        """Log in anew, after the machine was somewhere else in time."""
+
+    def boot_id(self) -> str: ...
 
 
 def proves(what: Capability | str) -> Callable[[F], F]:

@@ -97,7 +97,15 @@ class RequiredContract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def shared(cls, hypervisor: Hypervisor, boot_spec: BootSpec, log_in: LogIn) -> Iterator[Booted]:
+    def look_back(cls) -> Callable[[Machine], None]:
+        """What is done with the shared machine before it is destroyed; a qualification keeps its console."""
+        return lambda machine: None
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def shared(
+        cls, hypervisor: Hypervisor, boot_spec: BootSpec, log_in: LogIn, look_back: Callable[[Machine], None]
+    ) -> Iterator[Booted]:
         """One machine for the whole class: booting is what costs."""
 
         def create() -> Machine:
@@ -108,11 +116,17 @@ class RequiredContract:
             machine.start()
             booted = Booted(machine, log_in(machine), log_in, create)
         except BaseException:
-            machine.destroy()
+            try:
+                look_back(machine)
+            finally:
+                machine.destroy()
             raise
         yield booted
         booted.channel.close()
-        booted.machine.destroy()
+        try:
+            look_back(booted.machine)
+        finally:
+            booted.machine.destroy()
 
     @pytest.fixture
     def booted(self, shared: Booted) -> Booted:

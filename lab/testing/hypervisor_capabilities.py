@@ -6,7 +6,6 @@ import secrets
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Protocol
 
 import pytest
 
@@ -29,20 +28,9 @@ from lab.contracts import (
     TakesScreenshots,
 )
 from lab.errors import HypervisorRefused
-from lab.testing.contract import capable, proves
+from lab.testing.contract import Booted, capable, proves
 
 _SEEN_S = 60.0  # for a slow guest to notice what was done to it
-
-
-class Booted(Protocol):
-    """The shared machine and a way into it (`lab.testing.hypervisor.Booted`)."""
-
-    machine: Machine
-    channel: Channel
-
-    def sh(self, script: str, *, timeout_s: float = 60.0) -> str: ...
-    def reconnect(self) -> None: ...
-    def boot_id(self) -> str: ...
 
 
 class CapabilityContract:

@@ -19,7 +19,7 @@ def explained(error: BaseException, machines: Sequence[Machine]) -> BaseExceptio
 
 
 def _explained(error: GuestUnreachable, machine: Machine) -> LabError:
-    from lab.guests import triage
+    from lab.guests import claims, triage
 
     try:
         state = machine.state()
@@ -29,10 +29,14 @@ def _explained(error: GuestUnreachable, machine: Machine) -> LabError:
         return error
     last_boot = log[max(log.rfind(_KERNEL_STARTS), 0) :]
     found = triage.triage(last_boot)
-    if state is MachineState.CRASHED or found.failure_class == "kernel-panic":
-        return GuestPanicked(f"the kernel of {machine.name} panicked: {found.cause or triage.last_line(log)}")
+    if state is MachineState.CRASHED:
+        told = found.cause or triage.last_line(log)
+        return GuestPanicked(f"the kernel of {machine.name} panicked, {claims.HYPERVISOR}: {told}")
     if state is MachineState.GONE:
         return MachineVanished(
             f"{machine.name} ended by itself while a check ran; the last line of its console: {triage.last_line(log)!r}"
         )
+    if found.failure_class == claims.PANIC:
+        # Any program of the guest can write such lines, and then lose its connection for another reason.
+        return GuestUnreachable(f"{error.what}; a {found.cause}, {claims.CONSOLE_ONLY}")
     return error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lab import log as lab_log
 from lab import waiting
-from lab.contracts import Cell, Channel, CommandResult, Endpoint, Hypervisor, Machine
+from lab.contracts import Cell, Channel, CommandResult, Endpoint, Hypervisor, Machine, MachineState
 from lab.errors import (
     CommandTimedOut,
     ConfigurationError,
@@ -20,7 +20,7 @@ from lab.errors import (
     GuestUnreachable,
     WaitedTooLong,
 )
-from lab.guests import triage
+from lab.guests import claims, triage
 from lab.guests.channels._dial import Answer, probe
 from lab.guests.facts import Facts
 from lab.guests.families import linux
@@ -197,13 +197,20 @@ class _ComingBack:
         self._deadline = deadline
         self._answer = Answer.SILENT
         self._same = False
+        self._crashed = False
+        self._seen = b""
+        self._begun = self._changed = time.monotonic()
 
     def new_boot_id(self) -> str | None:
         guest = self._guest
         console = self._console()
+        if console != self._seen:
+            self._seen, self._changed = console, time.monotonic()
+        silent_s = time.monotonic() - self._changed
         found = triage.triage(console)
-        if found.failure_class == "kernel-panic" and not found.booted:
-            raise self.error(0.0)
+        self._crashed = guest.machine.state() is MachineState.CRASHED
+        if not found.booted and claims.is_certain(found, crashed=self._crashed, silent_s=silent_s, answer=self._answer):
+            raise self.error(time.monotonic() - self._begun)
         self._answer = probe(guest.channel.endpoint, timeout_s=_PROBE_S)
         if self._answer is not Answer.BANNER:
             return None
@@ -224,9 +231,8 @@ class _ComingBack:
                 hint="its boot id is still the old one: what keeps it from going down?",
             )
         console = self._console()
-        return triage.error_for(
-            triage.triage(console), self._answer, console, waited_s=waited_s, guest=str(self._guest.cell)
-        )
+        found = claims.weighed(triage.triage(console), crashed=self._crashed, answer=self._answer)
+        return triage.error_for(found, self._answer, console, waited_s=waited_s, guest=str(self._guest.cell))
 
     def _console(self) -> bytes:
         console = self._guest.machine.console()

@@ -3,6 +3,8 @@
 What proves a panic: a line of the kernel (with printk's time stamp, or in a log where no line has one) that says
 "Kernel panic - not syncing", behind which the same boot prints nothing but the dump that belongs to it. The same
 words printed by a program have no time stamp; written to /dev/kmsg they have one, and then the boot goes on.
+A program that writes whole lines of the kernel, stamps and all, cannot be told from it here: so whatever a console
+tells is "claimed by console only", and `lab/guests/claims.py` weighs it beside what hypervisor and network prove.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ __all__ = ["Stage", "Triage", "error_for", "last_line", "last_lines", "stage", "
 _HEAD_BYTES = 512 << 10
 _TAIL_BYTES = 1536 << 10
 _LONGEST_LINE = 500
+CONSOLE_ONLY = "claimed by console only"
 # ECMA-48: CSI sequences, OSC strings, two-character escapes; each bounded.
 _ESCAPES = re.compile(r"\x1b\[[0-9:;<=>?]{0,32}[ -/]{0,4}[@-~]|\x1b\][^\x07\x1b]{0,200}(?:\x07|\x1b\\)?|\x1b[ -~]?")
 
@@ -50,6 +53,7 @@ class Triage:
     kernel: str | None
     hypervisor: str | None
     stage: Stage
+    proof: str = ""  # of the cause; empty when nothing is wrong
 
     def as_json(self) -> dict[str, Any]:
         """The keys that `lab triage --json` promises."""
@@ -58,6 +62,7 @@ class Triage:
             "class": self.failure_class,
             "blame": self.blame.value,
             "cause": self.cause,
+            "proof": self.proof,
             "lines": list(self.lines),
             "os": self.os,
             "kernel": self.kernel,
@@ -97,12 +102,13 @@ def triage(log: bytes) -> Triage:
     about = (_os(worth), _kernel(worth), _hypervisor(worth))
     if found is not None:
         numbers = tuple(line.number for line in last[found.at : found.at + 3] if line.text)
-        return Triage(booted, found.failure.name, found.failure.blame, found.cause, numbers, *about, reached)
+        failure = found.failure
+        return Triage(booted, failure.name, failure.blame, found.cause, numbers, *about, reached, CONSOLE_ONLY)
     if booted:
         return Triage(booted, "none", Blame.NOBODY, "", (), *about, reached)
     name, cause = _UNFINISHED[reached]
     numbers = tuple(line.number for line in lines if line.text)[-1:]
-    return Triage(booted, name, Blame.PRODUCT, cause, numbers, *about, reached)
+    return Triage(booted, name, Blame.PRODUCT, cause, numbers, *about, reached, CONSOLE_ONLY)
 
 
 _UNFINISHED = {
@@ -148,7 +154,7 @@ def error_for(found: Triage, answer: Answer, log: bytes, *, waited_s: float, gue
     # A network complaint on the console is contradicted by a guest that answers.
     if known is not None and not (found.failure_class == "network" and answer in (Answer.CLOSED, Answer.BANNER)):
         kind, hint = known
-        error = kind(_told(guest, found.cause, log, waited_s), hint=hint)
+        error = kind(_told(guest, f"{found.cause} ({found.proof})", log, waited_s), hint=hint)
         error.blame = found.blame
         return error
     kind, cause, hint = _by_answer(found, answer)
@@ -157,9 +163,10 @@ def error_for(found: Triage, answer: Answer, log: bytes, *, waited_s: float, gue
 
 def _by_answer(found: Triage, answer: Answer) -> tuple[type[GuestError], str, str]:
     if answer is Answer.BANNER:
+        claimed = f" ({found.cause})" if found.failure_class == "unknown" and found.cause else ""
         return (
             GuestUnreachable,
-            "SSH greets, but no login succeeded",
+            f"SSH greets, but no login succeeded{claimed}",
             "look at the SSH server's lines in the console log",
         )
     if answer is Answer.CLOSED or answer is Answer.NOISE:

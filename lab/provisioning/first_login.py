@@ -20,7 +20,7 @@ from lab.errors import (
     MachineVanished,
     WaitedTooLong,
 )
-from lab.guests import triage
+from lab.guests import claims, triage
 from lab.guests.channels import ssh
 from lab.guests.families import linux
 from lab.guests.guest import Guest
@@ -144,6 +144,7 @@ class _Watch:
         self._log = b""
         self._looked = 0.0
         self._begun = self._changed = time.monotonic()
+        self._crashed = False
         self._stopped_by: triage.Triage | None = None
         self.answer = ssh.Answer.SILENT
 
@@ -164,9 +165,11 @@ class _Watch:
                 hint="was it killed from outside? The run's cell.log has what the hypervisor said",
             )
         found = triage.triage(self._log)
-        certain = found.failure_class == "kernel-panic" or state is MachineState.CRASHED
-        final = found.failure_class in ("firmware", "bootloader", "root-missing") and now - self._changed > QUIET_S
-        settled = triage.stage(self._log) is triage.Stage.LOGIN and now - self._changed > SETTLED_S
+        self._crashed = state is MachineState.CRASHED
+        silent_s = now - self._changed
+        certain = claims.is_certain(found, crashed=self._crashed, silent_s=silent_s, answer=self.answer)
+        final = found.failure_class in ("firmware", "bootloader", "root-missing") and silent_s > QUIET_S
+        settled = triage.stage(self._log) is triage.Stage.LOGIN and silent_s > SETTLED_S
         if (not found.booted and (certain or final)) or (settled and self.answer is not ssh.Answer.BANNER):
             raise self.error(now - self._begun)
         if found.failure_class in STOPS_BOOT:
@@ -184,6 +187,5 @@ class _Watch:
 
     def error(self, waited_s: float) -> GuestError:
         """The error that names what stopped the boot and whose fault it is."""
-        return triage.error_for(
-            triage.triage(self._log), self.answer, self._log, waited_s=waited_s, guest=self._machine.name
-        )
+        found = claims.weighed(triage.triage(self._log), crashed=self._crashed, answer=self.answer)
+        return triage.error_for(found, self.answer, self._log, waited_s=waited_s, guest=self._machine.name)

@@ -124,12 +124,22 @@ def test_a_fault_that_leaves_the_guest_well_does_not_stop_the_cell(run: Run, fau
     assert found[1].outcome is Outcome.PASSED
 
 
-def test_a_lost_connection_is_explained_by_the_console(run: Run) -> None:
-    panic = "[    1.0] Linux version 6.1\\n[    9.0] Kernel panic - not syncing: sysrq triggered crash\\n"
-    text = body(f"guest.machine.log = b'{panic}'; raise GuestUnreachable('reset')")
-    outcome, blame, reason = one(run(text))
+PANIC = "[    1.000000] Linux version 6.1\\n[    9.000000] Kernel panic - not syncing: sysrq triggered crash\\n"
+
+
+def test_a_lost_connection_is_explained_by_a_panic_that_the_hypervisor_saw(run: Run) -> None:
+    text = f"guest.machine.now = MachineState.CRASHED; guest.machine.log = b'{PANIC}'; raise GuestUnreachable('reset')"
+    outcome, blame, reason = one(run(body(text)))
     assert (outcome, blame) == (Outcome.FAILED, Blame.GUEST)
-    assert reason.startswith("GuestPanicked: the kernel of machine panicked")
+    assert reason == (
+        "GuestPanicked: the kernel of machine panicked, seen by the hypervisor: kernel panic: sysrq triggered crash"
+    )
+
+
+def test_a_panic_that_only_the_console_tells_of_does_not_blame_the_guest(run: Run) -> None:
+    outcome, blame, reason = one(run(body(f"guest.machine.log = b'{PANIC}'; raise GuestUnreachable('reset')")))
+    assert (outcome, blame) == (Outcome.FAILED, Blame.PRODUCT)
+    assert reason == "GuestUnreachable: reset; a kernel panic: sysrq triggered crash, claimed by console only"
 
 
 def test_a_lost_connection_is_explained_by_a_machine_that_is_gone(run: Run) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from lab.contracts import Cell, CommandResult, Endpoint, Machine
+from lab.contracts import Cell, CommandResult, Endpoint, Machine, MachineState
 from lab.errors import (
     ConfigurationError,
     GuestCommandFailed,
@@ -17,6 +17,7 @@ from lab.errors import (
     GuestUnreachable,
     HypervisorRefused,
 )
+from lab.guests import claims
 from lab.guests import guest as guest_module
 from lab.guests.channels import ssh
 from lab.guests.channels.ssh import Answer
@@ -34,6 +35,10 @@ class FakeMachine:
 
     def __init__(self) -> None:
         self.log = b"[    0.000000] Linux version 6.1\nhost login: \n"
+        self.now = MachineState.RUNNING
+
+    def state(self) -> MachineState:
+        return self.now
 
     def console(self) -> bytes:
         return self.log
@@ -179,14 +184,45 @@ def test_a_guest_that_does_not_go_down_is_told(guest: Guest, channel: FakeChanne
 def test_a_panic_on_the_way_up_ends_the_waiting(guest: Guest, channel: FakeChannel, machine: FakeMachine) -> None:
     def panics() -> None:
         machine.log += b"[    0.000000] Linux version 6.1\n" + PANIC
+        machine.now = MachineState.CRASHED
         channel.connected = False
         raise GuestUnreachable("gone")
 
     channel.reboots = panics
     channel.tries = -1000
 
-    with pytest.raises(GuestPanicked, match="kernel panic: Attempted to kill init!"):
+    with pytest.raises(GuestPanicked, match=r"kernel panic: Attempted to kill init! \(seen by the hypervisor\)"):
         guest.reboot(timeout_s=60)
+
+
+def test_a_panic_that_only_the_console_tells_of_ends_the_waiting_after_silence(
+    guest: Guest, channel: FakeChannel, machine: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def panics() -> None:
+        machine.log += b"[    0.000000] Linux version 6.1\n" + PANIC
+        channel.connected = False
+        raise GuestUnreachable("gone")
+
+    channel.reboots = panics
+    monkeypatch.setattr(guest_module, "probe", lambda endpoint, timeout_s: Answer.CLOSED)
+    monkeypatch.setattr(claims, "QUIET_S", 0.1)
+
+    with pytest.raises(GuestPanicked, match="claimed by console only, and user space answers no more"):
+        guest.reboot(timeout_s=60)
+
+
+def test_a_guest_that_prints_a_panic_and_comes_back_has_rebooted(
+    guest: Guest, channel: FakeChannel, machine: FakeMachine
+) -> None:
+    def prints() -> None:
+        machine.log += b"[    0.000000] Linux version 6.1\n" + PANIC
+        channel._restart()
+
+    channel.reboots = prints
+
+    guest.reboot(timeout_s=60)
+
+    assert guest.boot_id == BOOTS[1]
 
 
 def test_a_panic_of_an_earlier_boot_does_not_count(guest: Guest, machine: FakeMachine) -> None:

@@ -42,6 +42,7 @@ def test_a_guest_at_its_login_booted() -> None:
         "class": "none",
         "blame": "none",
         "cause": "",
+        "proof": "",
         "lines": [],
         "os": "Debian GNU/Linux 12",
         "kernel": "6.1.0-40-cloud-amd64",

@@ -18,7 +18,8 @@ from collections.abc import Callable, Collection
 from typing import NoReturn, TypeVar
 
 from lab import waiting
-from lab.checking import devices, linux, mark, witness
+from lab.checking import devices, linux, mark, processors, tpm, wire, witness
+from lab.checking.abilities import who_can
 from lab.checking.handed import Evidence, Measurements
 from lab.checking.outcomes import Blocked, NotApplicable
 from lab.contracts import (
@@ -106,9 +107,12 @@ __all__ = [
     "devices",
     "linux",
     "not_applicable",
+    "processors",
+    "tpm",
     "unsupported",
     "waiting",
     "who_can",
+    "wire",
     "witness",
 ]
 
@@ -116,7 +120,6 @@ Reconnect = Callable[[float], None]
 """The fixture `reconnect`: waits until a guest that was off, or was restored, answers again."""
 
 F = TypeVar("F", bound=Callable[..., None])
-T = TypeVar("T")
 
 
 def check(  # noqa: PLR0913 - the one decorator that authors write; everything but the feature by name
@@ -157,13 +160,3 @@ def unsupported(reason: str) -> NoReturn:
 def blocked(reason: str) -> NoReturn:
     """End the check: something that it stands on failed."""
     raise Blocked(reason)
-
-
-def who_can(thing: object, protocol: type[T]) -> T:
-    """The machine (or hypervisor) as one that has a capability, which the check named in `needs`.
-
-    Raises `TypeError` when it has not: then the check forgot to say so.
-    """
-    if not isinstance(thing, protocol):
-        raise TypeError(f"name {protocol.__name__} in the check's needs")
-    return thing

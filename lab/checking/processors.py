@@ -1,0 +1,65 @@
+"""The processors of a guest: which are online, and whether each of them works."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+
+from lab import waiting
+from lab.checking import linux
+from lab.guests.guest import Guest
+
+_WORK_MIB = 1
+_LINE = "interop-lab\n"
+_SIZE = _WORK_MIB << 20
+_SUM = hashlib.sha256((_LINE * (_SIZE // len(_LINE) + 1)).encode()[:_SIZE]).hexdigest()
+
+
+def online(guest: Guest) -> tuple[int, ...]:
+    """The numbers of the processors that the kernel runs on."""
+    return _numbers(guest.check("cat", "/sys/devices/system/cpu/online"))
+
+
+def present(guest: Guest) -> tuple[int, ...]:
+    """The numbers of the processors that the kernel knows to be there, used or not."""
+    return _numbers(guest.check("cat", "/sys/devices/system/cpu/present"))
+
+
+def switch_on(guest: Guest, *, patience_s: float) -> int:
+    """Give the guest time to use what is present; then switch the rest on as an operator would: how many those were."""
+    deadline = time.monotonic() + patience_s
+    while (idle := set(present(guest)) - set(online(guest))) and time.monotonic() < deadline:
+        waiting.pause(0.5)
+    for number in sorted(idle):
+        linux.sh(guest, f"echo 1 >/sys/devices/system/cpu/cpu{number}/online")
+    return len(idle)
+
+
+def ticks(guest: Guest) -> dict[int, int]:
+    """Local timer interrupts of each online processor. Raises `AssertionError` when the kernel does not count them."""
+    lines = guest.check("cat", "/proc/interrupts").splitlines()
+    numbers = [int(word.removeprefix("CPU")) for word in lines[0].split()]
+    for line in lines[1:]:
+        name, _, rest = line.strip().partition(":")
+        if name == "LOC":
+            return dict(zip(numbers, map(int, rest.split()[: len(numbers)]), strict=True))
+    raise AssertionError("/proc/interrupts does not count local timer interrupts")
+
+
+def assert_works(guest: Guest, number: int) -> None:
+    """A program that may run nowhere else computes right there, and the processor's timer ticks meanwhile."""
+    before = ticks(guest).get(number, 0)
+    work = f"yes interop-lab | head -c {_SIZE} | sha256sum"
+    result = guest.run("taskset", hex(1 << number), "sh", "-c", work, timeout_s=110)
+    assert result.status == 0, f"nothing runs on processor {number}: {result.err}"
+    said = result.out.split()[0]
+    assert said == _SUM, f"processor {number} computed {said} from known data; right is {_SUM}"
+    assert ticks(guest).get(number, 0) > before, f"no timer interrupt on processor {number} while it worked"
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    found: list[int] = []
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return tuple(found)

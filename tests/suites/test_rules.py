@@ -36,7 +36,8 @@ def shared() -> dict[str, ast.FunctionDef]:
     for module in SHARED:
         for node in tree(Path(module.__file__ or "")).body:
             if isinstance(node, ast.FunctionDef):
-                found[f"{module.__name__.rpartition('.')[2]}.{node.name}"] = node
+                private = node.name.startswith("_")
+                found[node.name if private else f"{module.__name__.rpartition('.')[2]}.{node.name}"] = node
             if isinstance(node, ast.ClassDef):
                 found |= {f".{each.name}": each for each in node.body if isinstance(each, ast.FunctionDef)}
     return found

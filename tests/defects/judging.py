@@ -37,11 +37,16 @@ class Result:
         return Result(**{**content, "missed": tuple(content["missed"])})
 
     @property
+    def caught_all(self) -> bool:
+        """Whether every feature that had to fail did, for the right reason."""
+        return bool(self.caught) and not self.missed
+
+    @property
     def word(self) -> str:
         """ "caught", "missed" or "false alarm": the worst that is true."""
         if self.false_alarms:
             return "false alarm"
-        return "missed" if self.missed or not self.caught else "caught"
+        return "caught" if self.caught_all else "missed"
 
 
 def judge(defect: Defect, records: Iterable[Record]) -> Result:

@@ -19,6 +19,7 @@ from tests.defects.definition import Defect
 from tests.defects.judging import Result, judge
 
 LIMIT_S = 2400.0
+RESULTS = Path(__file__).with_name("results.json")
 
 
 def default_place() -> Path:
@@ -26,42 +27,44 @@ def default_place() -> Path:
     return locations.cache() / "defects"
 
 
-def checks_for(defect: Defect, *, all_checks: bool) -> tuple[str, ...]:
-    """All checks but those of the performance suite, or the smoke checks and those of the features concerned.
-
-    What is left out costs minutes and judges speed.
+def checks_for(defect: Defect, scope: str) -> tuple[str, ...]:
+    """The checks to try: "all" but those of the performance suite, which cost minutes and judge speed; those "near",
+    which are the smoke checks and all of the features concerned; or the "few" that caught it last and the smoke checks.
     """
-    inventory = load(trial.INVENTORY)
-    known = suites_catalogue.load(inventory.suites)
-    near = {*defect.breaks, *defect.collateral}
+    known = suites_catalogue.load(load(trial.INVENTORY).suites)
+    last = read_results().get(defect.name) if scope == "few" else None
+    few = set(last.caught) if last else set()
     return tuple(
         check.id
         for check in known.checks
-        if check.level in ("smoke", "conformance") and (all_checks or check.level == "smoke" or check.feature in near)
+        if check.level == "smoke"
+        or (scope == "all" and check.level == "conformance")
+        or (scope == "near" and check.feature in defect.breaks)
+        or check.id in few
     )
 
 
-def one(defect: Defect, place: Path, result: Path, *, all_checks: bool) -> None:
+def one(defect: Defect, place: Path, result: Path, scope: str) -> None:
     """Try one defect here and write what became of it."""
     start = time.monotonic()
     work = place / "trials" / f"{defect.name}-{time.time_ns():x}"
     with trial.own_place(place):
-        records = trial.run(defect, defect.where, checks_for(defect, all_checks=all_checks), work)
+        records = trial.run(defect, defect.where, checks_for(defect, scope), work)
     found = replace(judge(defect, records), revision=revision(), seconds=round(time.monotonic() - start, 1))
     draft = result.with_suffix(".draft")
     draft.write_text(json.dumps(found.as_json(), indent=1) + "\n")
     draft.replace(result)
 
 
-def every(defects: Sequence[Defect], place: Path, *, all_checks: bool, jobs: int) -> Iterator[Result]:
+def every(defects: Sequence[Defect], place: Path, scope: str, *, jobs: int) -> Iterator[Result]:
     """Try each in a process of its own; results as they come. Raises `CommandFailed` when a trial itself breaks."""
 
     def tried(defect: Defect) -> Result:
-        file = kept(defect, place, all_checks=all_checks)
+        file = kept(defect, place, scope)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.unlink(missing_ok=True)
-        words = [sys.executable, "-m", "tests.defects", "one", defect.name, str(file), "--place", str(place)]
-        done = process.run([*words, *(["--all-checks"] if all_checks else [])], timeout_s=LIMIT_S, cwd=trial.ROOT)
+        words = [sys.executable, "-m", "tests.defects", "one", defect.name, str(file), scope, "--place", str(place)]
+        done = process.run(words, timeout_s=LIMIT_S, cwd=trial.ROOT)
         if not file.exists():
             raise CommandFailed(f"the trial of {defect.name} broke: {done.stderr.strip()[-1500:]}")
         return Result.from_json(json.loads(file.read_text()))
@@ -72,9 +75,16 @@ def every(defects: Sequence[Defect], place: Path, *, all_checks: bool, jobs: int
             yield future.result()
 
 
-def kept(defect: Defect, place: Path, *, all_checks: bool) -> Path:
+def kept(defect: Defect, place: Path, scope: str) -> Path:
     """Where the result of a defect's last trial is, once there is one."""
-    return place / ("all-checks" if all_checks else "near-checks") / f"{defect.name}.json"
+    return place / f"{scope}-checks" / f"{defect.name}.json"
+
+
+def read_results() -> dict[str, Result]:
+    """The results that docs/reference/defects.md was written from."""
+    if not RESULTS.exists():
+        return {}
+    return {name: Result.from_json(content) for name, content in json.loads(RESULTS.read_text()).items()}
 
 
 def told(result: Result) -> str:

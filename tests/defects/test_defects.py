@@ -1,0 +1,62 @@
+"""Checks can fail: defects seeded into real guests are caught, for the right reason, and nothing else cries out.
+
+Of each defect only the checks that caught it in the last sweep run, and the smoke checks; of defects that the same
+checks catch, the cheapest. `python -m tests.defects try --checks all` tries all defects with all checks.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.defects import sweep
+from tests.defects.catalogue import DEFECTS
+from tests.defects.definition import Defect
+from tests.defects.judging import Result
+
+LONGEST_S = 120.0  # a trial that took longer in the sweep is left to the sweep
+MOST = 44
+JOBS = 2
+
+pytestmark = [pytest.mark.minutes, pytest.mark.timeout(1500)]
+
+
+def chosen() -> tuple[Defect, ...]:
+    """Cheap defects first that turn a check red that none before them did, then others while there is room."""
+    results = sweep.read_results()
+    able = [
+        defect
+        for defect in DEFECTS
+        if defect.name in results
+        and results[defect.name].word == "caught"
+        and results[defect.name].seconds <= LONGEST_S
+        and "debian" not in defect.cell
+    ]
+    able.sort(key=lambda defect: (results[defect.name].seconds, defect.name))
+    red: set[str] = set()
+    first: list[Defect] = []
+    rest: list[Defect] = []
+    for defect in able:
+        new = set(results[defect.name].caught) - red
+        (first if new else rest).append(defect)
+        red |= new
+    return tuple([*first, *rest][:MOST])
+
+
+CHOSEN = chosen()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    place = tmp_path_factory.mktemp("defects")
+    return {result.defect: result for result in sweep.every(CHOSEN, place, "few", jobs=JOBS)}
+
+
+@pytest.mark.parametrize("defect", CHOSEN, ids=lambda defect: defect.name)
+def test_a_seeded_defect_is_caught_and_nothing_else_cries_out(defect: Defect, results: dict[str, Result]) -> None:
+    result = results[defect.name]
+
+    assert result.word == "caught", sweep.told(result)
+
+
+def test_enough_defects_are_tried() -> None:
+    assert len(CHOSEN) >= 40

@@ -17,6 +17,7 @@ from lab.guests.guest import Guest
 
 WRITTEN_MIB = 2
 TRANSFER_BYTES = 256 << 10
+NETWORK_MTU = 1500  # of an Ethernet that nobody changed (RFC 894); the lab's own networks are such
 
 _TRAFFIC = PurePosixPath("/tmp/lab-traffic")
 
@@ -66,11 +67,12 @@ def assert_disk_keeps_what_is_written(guest: Guest, machine: Machine, drivers: M
 
 
 def assert_driver_took_the_card(guest: Guest, machine: Machine, drivers: Mapping[str, str]) -> None:
-    """The card of the default route is driven by the table's driver and has a link."""
+    """The card of the default route is driven by the table's driver, has a link and its network's packet size."""
     driver = nic_driver(machine, drivers)
     nic = linux.first_nic(guest)
     assert driver in nic.drivers, f"{nic.name} is driven by {', '.join(nic.drivers) or 'nothing'}, expected {driver}"
     assert nic.carrier, f"{nic.name} has no link"
+    assert nic.mtu == NETWORK_MTU, f"{nic.name} is set to packets of {nic.mtu} bytes, its network has {NETWORK_MTU}"
 
 
 def assert_traffic_goes_through_the_card(guest: Guest, machine: Machine, drivers: Mapping[str, str]) -> None:

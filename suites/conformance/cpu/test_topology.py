@@ -6,6 +6,8 @@ from lab.suite import Guest, Machine, check, linux
 
 _TOPOLOGY = r"""
 for cpu in /sys/devices/system/cpu/cpu[0-9]*; do
+  # A processor that is off has no place.
+  [ -e "$cpu/topology/core_id" ] || continue
   echo "$(cat "$cpu/topology/physical_package_id") $(cat "$cpu/topology/core_id")"
 done
 """

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.contracts import Firmware, MachineSpec, Profile
+from lab.hypervisors import _qemu_plugged as plugged
+from lab.hypervisors._qemu_plugged import Module, Plugged, Processor
 
-NETWORK_CARDS: Mapping[str, str] = {"virtio": "virtio-net-pci", "e1000e": "e1000e", "vmxnet3": "vmxnet3"}
 ROOT_DEVICES: Mapping[str, str] = {
     "virtio": "/dev/vda",
     "sata": "/dev/sda",
@@ -22,13 +23,13 @@ ROOT_DEVICES: Mapping[str, str] = {
     "pvscsi": "/dev/sda",
 }
 CHIPSETS = ("pc", "q35")
+AGENT_PORT = "org.qemu.guest_agent.0"  # the name that the agent looks for in the guest
 FIRMWARES = (Firmware.BIOS, Firmware.UEFI)
 
 # Where user-mode networking puts the guest; every machine has a network of its own, so all may look alike,
 # and a warm clone finds the card and the address that its memory already holds.
 GUEST_ADDRESS = "10.0.2.15"
 GUEST_MAC = "52:54:00:4c:41:42"
-HOTPLUG_PORTS = 4  # q35 takes a card at run time only where a root port waits for one
 
 
 @dataclass(frozen=True)
@@ -44,24 +45,6 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Plugged:
-    """A disk or a network card that came while the machine ran."""
-
-    name: str
-    port: str  # the root port it sits in, "" where the chipset needs none
-    mac: str = ""  # of a card
-    network: int = 0  # of a card: it is alone in 10.0.<network>.0/24
-
-    @property
-    def node(self) -> str:
-        return f"plugged-{self.name}"
-
-    @property
-    def device(self) -> str:
-        return f"device-{self.name}"
-
-
-@dataclass(frozen=True)
 class Hardware:
     """Everything that the command line depends on."""
 
@@ -72,13 +55,15 @@ class Hardware:
     files: Files
     disks: tuple[tuple[Plugged, Path], ...] = ()
     nics: tuple[Plugged, ...] = ()
+    processors: tuple[Processor, ...] = ()
+    modules: tuple[Module, ...] = ()
 
 
 def refuses(profile: Profile) -> str | None:
     """Why this driver cannot make that hardware, or `None`."""
     offered = (
         ("disk", profile.disk, tuple(ROOT_DEVICES)),
-        ("nic", profile.nic, tuple(NETWORK_CARDS)),
+        ("nic", profile.nic, tuple(plugged.NETWORK_CARDS)),
         ("chipset", profile.chipset, CHIPSETS),
         ("firmware", profile.firmware, FIRMWARES),
     )
@@ -134,14 +119,20 @@ def _processor(hardware: Hardware) -> list[str]:
         *("-machine", machine),
         *("-accel", accelerator),
         *("-cpu", hardware.cpu_model),
-        *("-smp", str(profile.vcpus)),
-        *("-m", f"{profile.memory_mib}M"),
+        *("-smp", f"{profile.vcpus},maxcpus={profile.max_vcpus or profile.vcpus}"),
+        *("-m", _memory(profile)),
         *("-nodefaults", "-no-user-config", "-no-shutdown"),
         # What a guest could make of a hole in QEMU stays without new processes and privileges.
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         # A panic is noted and the guest goes on as it likes: whether it reboots or dumps is its own affair.
         *("-action", "panic=none"),
     ]
+
+
+def _memory(profile: Profile) -> str:
+    if not profile.max_memory_mib:
+        return f"{profile.memory_mib}M"
+    return f"{profile.memory_mib}M,slots={plugged.MEMORY_SLOTS},maxmem={profile.max_memory_mib}M"
 
 
 def _ways_in() -> list[str]:
@@ -151,6 +142,8 @@ def _ways_in() -> list[str]:
         *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
         # Relative to the machine's directory: a socket's path must fit into 107 bytes.
         *("-chardev", "socket,id=monitor,path=qmp.sock,server=on,wait=off", "-mon", "chardev=monitor,mode=control"),
+        # What the guest says while nobody listens is thrown away.
+        *("-chardev", "socket,id=agent,path=agent.sock,server=on,wait=off"),
     ]
 
 
@@ -232,7 +225,7 @@ def _blockdev(node: str, path: Path, disk_format: str, *, read_only: bool = Fals
 
 def _network(profile: Profile, forwards: Mapping[int, int]) -> list[str]:
     rules = "".join(f",hostfwd=tcp:127.0.0.1:{here}-{GUEST_ADDRESS}:{guest}" for guest, here in forwards.items())
-    card = {"driver": NETWORK_CARDS[profile.nic], "id": "nic0", "netdev": "net0", "mac": GUEST_MAC}
+    card = {"driver": plugged.NETWORK_CARDS[profile.nic], "id": "nic0", "netdev": "net0", "mac": GUEST_MAC}
     if profile.nic == "virtio":
         card["romfile"] = ""  # no network boot: its menu costs seconds before every disk boot
     return ["-netdev", f"user,id=net0{rules}", *_device(card)]
@@ -246,53 +239,28 @@ def _small_devices(profile: Profile) -> list[str]:
         *_device({"driver": "VGA", "id": "display"}),
         *_device({"driver": "vmgenid", "id": "generation", "guid": "auto"}),
         *_device({"driver": "pvpanic", "id": "panic"}),
+        *_device({"driver": "virtio-serial-pci", "id": "ports"}),
+        *_device({"driver": "virtserialport", "bus": "ports.0", "nr": 1, "chardev": "agent", "name": AGENT_PORT}),
     ]
-    if profile.chipset == "q35":
-        for number, port in enumerate(hotplug_ports()):
-            found += _device({"driver": "pcie-root-port", "id": port, "chassis": number + 1, "slot": number})
+    for number, port in enumerate(plugged.ports(profile)):
+        found += _device({"driver": "pcie-root-port", "id": port, "chassis": number + 1, "slot": number})
     return found
-
-
-def hotplug_ports() -> tuple[str, ...]:
-    """The root ports of a q35 machine that wait for a card."""
-    return tuple(f"port{number}" for number in range(HOTPLUG_PORTS))
 
 
 def _plugged(hardware: Hardware) -> list[str]:
     found: list[str] = []
+    for processor in hardware.processors:
+        found += _device(plugged.processor(processor))
+    for module in hardware.modules:
+        found += ["-object", json.dumps(plugged.memory(module)), *_device(plugged.module(module))]
     for disk, path in hardware.disks:
         found += _blockdev(disk.node, path, "qcow2")
-        found += _device(plugged_disk(hardware.spec.profile, disk))
+        found += _device(plugged.disk(hardware.spec.profile, disk))
     for card in hardware.nics:
-        network = plugged_network(card)
+        network = plugged.network(card)
         found += ["-netdev", ",".join([str(network.pop("type")), *(f"{key}={network[key]}" for key in network)])]
-        found += _device(plugged_card(hardware.spec.profile, card))
+        found += _device(plugged.card(hardware.spec.profile, card))
     return found
-
-
-def plugged_disk(profile: Profile, plugged: Plugged) -> dict[str, object]:
-    """The device of a plugged disk as `device_add` takes it."""
-    models: dict[str, dict[str, object]] = {
-        "virtio": {"driver": "virtio-blk-pci", **_slot(plugged)},
-        "nvme": {"driver": "nvme", **_slot(plugged)},  # a controller with one disk
-        "pvscsi": {"driver": "scsi-hd", "bus": "scsi0.0"},
-    }
-    return {**models[profile.disk], "id": plugged.device, "drive": plugged.node, "serial": plugged.name}
-
-
-def plugged_network(plugged: Plugged) -> dict[str, object]:
-    """The network of a plugged card as `netdev_add` takes it."""
-    return {"type": "user", "id": plugged.node, "net": f"10.0.{plugged.network}.0/24"}
-
-
-def plugged_card(profile: Profile, plugged: Plugged) -> dict[str, object]:
-    """The device of a plugged card as `device_add` takes it."""
-    model = {"driver": NETWORK_CARDS[profile.nic], "id": plugged.device, "netdev": plugged.node, "mac": plugged.mac}
-    return {**model, **_slot(plugged)}
-
-
-def _slot(plugged: Plugged) -> dict[str, object]:
-    return {"bus": plugged.port} if plugged.port else {}
 
 
 def _device(properties: Mapping[str, object]) -> list[str]:

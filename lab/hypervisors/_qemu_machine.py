@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 
 from lab import log
-from lab.contracts import Endpoint, MachineSpec, MachineState
+from lab.contracts import CommandResult, Endpoint, MachineSpec, MachineState
 from lab.errors import HypervisorRefused
+from lab.hypervisors import _qemu_growth as growth
+from lab.hypervisors import _qemu_guest as guest
 from lab.hypervisors import _qemu_plug as plug
 from lab.hypervisors import _qemu_power as power
 from lab.hypervisors import _qemu_screen as screen
@@ -114,6 +117,30 @@ class QemuMachine:
             monitor.command("cont")
 
     # -----------------------------------------------------------------------------------------------------
+    # The agent in the guest
+
+    def agent_answers(self) -> bool:
+        return guest.answers(self.directory)
+
+    def agent_run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60.0) -> CommandResult:
+        return guest.run(self.directory, argv, stdin, timeout_s)
+
+    def agent_read(self, path: PurePath, *, limit_bytes: int = 16 << 20) -> bytes:
+        return guest.read(self.directory, path, limit_bytes)
+
+    def agent_write(self, path: PurePath, data: bytes) -> None:
+        guest.write(self.directory, path, data)
+
+    def agent_addresses(self) -> Mapping[str, Sequence[str]]:
+        return guest.addresses(self.directory)
+
+    def freeze(self) -> int:
+        return guest.freeze(self.directory)
+
+    def thaw(self) -> int:
+        return guest.thaw(self.directory)
+
+    # -----------------------------------------------------------------------------------------------------
     # What a person would do with buttons and cables
 
     def inject_nmi(self) -> None:
@@ -151,3 +178,18 @@ class QemuMachine:
 
     def detach_nic(self, name: str) -> None:
         plug.detach_nic(self.directory, name)
+
+    # -----------------------------------------------------------------------------------------------------
+    # Processors and memory
+
+    def set_vcpus(self, count: int) -> None:
+        growth.set_vcpus(self.directory, count)
+
+    def vcpus(self) -> int:
+        return growth.vcpus(self.directory)
+
+    def attach_memory(self, name: str, size_mib: int) -> None:
+        growth.attach_memory(self.directory, name, size_mib)
+
+    def detach_memory(self, name: str) -> None:
+        growth.detach_memory(self.directory, name)

@@ -76,17 +76,10 @@ class Monitor:
         if job.get("error"):
             raise HypervisorRefused(f"QEMU could not finish {command}: {job['error']}")
 
-    def event(self, wanted: str, about: str, *, what: str, timeout_s: float) -> None:
-        """Wait for an event of this connection whose data names the device `about`."""
-
-        def came() -> bool:
-            self._wait(asyncio.sleep(0.02))  # lets what came be read
-            return any(
-                event["event"] == wanted and event.get("data", {}).get("device") == about
-                for event in self._client.events.clear()
-            )
-
-        self.until(came, what=what, timeout_s=timeout_s)
+    def news(self) -> list[dict[str, Any]]:
+        """The events of this connection that came since the last question."""
+        self._wait(asyncio.sleep(0.02))  # lets what came be read
+        return [dict(event) for event in self._client.events.clear()]
 
     def _wait(self, answer: Coroutine[Any, Any, T]) -> T:
         return self._loop.run_until_complete(asyncio.wait_for(answer, _ANSWER_S))

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from lab import process
 from lab.errors import HypervisorRefused, LabError, NotSupported
 from lab.hypervisors import _qemu_arguments as arguments
+from lab.hypervisors import _qemu_plugged as devices
 from lab.hypervisors import _qemu_power as power
-from lab.hypervisors._qemu_arguments import Plugged
+from lab.hypervisors import _qemu_unplug as unplug
 from lab.hypervisors._qemu_monitor import Monitor
+from lab.hypervisors._qemu_plugged import Plugged
 from lab.hypervisors._qemu_store import Directory, Mark, require_space
 
-DETACH_LIMIT_S = 60.0
 # virtio-blk's serial number has 20 bytes (virtio 1.2, 5.2.6.1), and the name is also part of a file's name.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,19}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -31,13 +32,13 @@ def attach_disk(directory: Directory, name: str, size_mib: int) -> None:
     path = directory.plugged(name)
     require_space(directory.path, 1 << 20, f"disk {name}")
     with power.monitor_of(directory) as monitor:
-        plugged = Plugged(name, _free_port(mark))
+        plugged = Plugged(name, _free_place(monitor, mark, disk=True))
         power.make_disks([["qemu-img", "create", "-q", "-f", "qcow2", str(path), f"{size_mib}M"]])
         # The mark first: what is written down can be cleaned up by anybody.
         directory.change(disks=(*mark.disks, plugged))
         try:
             monitor.command("blockdev-add", arguments.blockdev(plugged.node, path, "qcow2"))
-            monitor.command("device_add", arguments.plugged_disk(mark.spec.profile, plugged))
+            monitor.command("device_add", devices.disk(mark.spec.profile, plugged))
         except LabError:
             _forget_disk(directory, monitor, plugged)
             raise
@@ -47,7 +48,7 @@ def detach_disk(directory: Directory, name: str) -> None:
     """Returns when the guest let go of it. Raises `WaitedTooLong` when the guest keeps it."""
     plugged = _named(directory.read().disks, name)
     with power.monitor_of(directory) as monitor:
-        _unplug(monitor, plugged, f"the guest to let go of disk {name}")
+        unplug.take_out(monitor, plugged.device, f"disk {name}")
         _forget_disk(directory, monitor, plugged)
 
 
@@ -65,11 +66,11 @@ def attach_nic(directory: Directory, name: str, mac: str) -> None:
     if not _MAC.fullmatch(mac):
         raise HypervisorRefused(f"{mac!r} is not a MAC address", hint="write it as 52:54:00:00:00:01")
     with power.monitor_of(directory) as monitor:
-        plugged = Plugged(name, _free_port(mark), mac, _free_network(mark))
+        plugged = Plugged(name, _free_place(monitor, mark), mac, _free_network(mark))
         directory.change(nics=(*mark.nics, plugged))
         try:
-            monitor.command("netdev_add", arguments.plugged_network(plugged))
-            monitor.command("device_add", arguments.plugged_card(mark.spec.profile, plugged))
+            monitor.command("netdev_add", devices.network(plugged))
+            monitor.command("device_add", devices.card(mark.spec.profile, plugged))
         except LabError:
             _forget_nic(directory, monitor, plugged)
             raise
@@ -79,7 +80,7 @@ def detach_nic(directory: Directory, name: str) -> None:
     """Returns when the guest let go of it. Raises `WaitedTooLong` when the guest keeps it."""
     plugged = _named(directory.read().nics, name)
     with power.monitor_of(directory) as monitor:
-        _unplug(monitor, plugged, f"the guest to let go of network card {name}")
+        unplug.take_out(monitor, plugged.device, f"network card {name}")
         _forget_nic(directory, monitor, plugged)
 
 
@@ -87,11 +88,6 @@ def _forget_nic(directory: Directory, monitor: Monitor, plugged: Plugged) -> Non
     if f"{plugged.node}:" in monitor.human("info network"):
         monitor.command("netdev_del", {"id": plugged.node})
     directory.change(nics=_without(directory.read().nics, plugged.name))
-
-
-def _unplug(monitor: Monitor, plugged: Plugged, what: str) -> None:
-    monitor.command("device_del", {"id": plugged.device})
-    monitor.event("DEVICE_DELETED", plugged.device, what=what, timeout_s=DETACH_LIMIT_S)
 
 
 def resize_data(directory: Directory, size_mib: int) -> None:
@@ -146,15 +142,25 @@ def _without(plugged: Sequence[Plugged], name: str) -> tuple[Plugged, ...]:
     return tuple(entry for entry in plugged if entry.name != name)
 
 
-def _free_port(mark: Mark) -> str:
+def _free_place(monitor: Monitor, mark: Mark, *, disk: bool = False) -> str:
     profile = mark.spec.profile
-    if profile.chipset != "q35":
-        return ""
     taken = {entry.port for entry in (*mark.disks, *mark.nics)}
-    free = [port for port in arguments.hotplug_ports() if port not in taken]
-    if not free:
-        raise HypervisorRefused(f"all {arguments.HOTPLUG_PORTS} ports for plugged devices are taken")
-    return free[0]
+    if disk and profile.disk == "pvscsi":
+        # The machine's own disks are the first three of the bus.
+        return next(place for place in (f"scsi.{number}" for number in range(3, 64)) if place not in taken)
+    if profile.chipset == "q35":
+        free = [port for port in devices.ports(profile) if port not in taken]
+        if not free:
+            raise HypervisorRefused(f"all {devices.HOTPLUG_PORTS} ports for plugged devices are taken")
+        return free[0]
+    (bus,) = (bus for bus in monitor.command("query-pci") if bus["bus"] == 0)
+    used = {device["slot"] for device in bus["devices"]} | {
+        int(place[4:], 16) for place in taken if place.startswith("pci.")
+    }
+    slots = [slot for slot in range(31, 0, -1) if slot not in used]
+    if not slots:
+        raise HypervisorRefused("all slots of the PCI bus are taken")
+    return f"pci.{slots[0]:x}"
 
 
 def _free_network(mark: Mark) -> int:

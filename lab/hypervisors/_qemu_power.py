@@ -55,7 +55,17 @@ def hardware(mark: Mark, directory: Directory) -> Hardware:
         firmware_variables=directory.variables if uefi else None,
     )
     disks = tuple((plugged, directory.plugged(plugged.name)) for plugged in mark.disks)
-    return Hardware(mark.binary, mark.accelerator, mark.cpu_model, spec, files, disks, mark.nics)
+    return Hardware(
+        mark.binary,
+        mark.accelerator,
+        mark.cpu_model,
+        spec,
+        files,
+        disks=disks,
+        nics=mark.nics,
+        processors=mark.processors,
+        modules=mark.modules,
+    )
 
 
 def seed_needs_overlay(spec: MachineSpec) -> bool:

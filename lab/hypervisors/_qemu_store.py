@@ -12,8 +12,8 @@ from lab import log, process
 from lab.contracts import MachineSpec
 from lab.errors import LabDiskFull
 from lab.hypervisors import _machine_directory as files
-from lab.hypervisors._qemu_arguments import Plugged
 from lab.hypervisors._qemu_keeper import BoundedLog
+from lab.hypervisors._qemu_plugged import Module, Plugged, Processor
 
 _DRIVER = "qemu"
 _log = log.get(__name__)
@@ -32,6 +32,8 @@ class Mark:
     forwards: Mapping[int, int] = field(default_factory=dict)  # TCP port of the guest: port of 127.0.0.1
     disks: tuple[Plugged, ...] = ()
     nics: tuple[Plugged, ...] = ()
+    processors: tuple[Processor, ...] = ()
+    modules: tuple[Module, ...] = ()
     resized: bool = False  # the data disk grew, so it is not what the spec says
     warm_key: str = ""  # of the copy that it was started from
 
@@ -193,6 +195,8 @@ def _mark_of(content: Mapping[str, Any]) -> Mark:
         forwards={int(guest): here for guest, here in content["forwards"].items()},
         disks=tuple(Plugged(**plugged) for plugged in content["disks"]),
         nics=tuple(Plugged(**plugged) for plugged in content["nics"]),
+        processors=tuple(Processor(**plugged) for plugged in content["processors"]),
+        modules=tuple(Module(**plugged) for plugged in content["modules"]),
         resized=content["resized"],
         warm_key=content["warm_key"],
     )

@@ -14,11 +14,23 @@ from rich.text import Text
 from lab.errors import ExitCode
 
 if TYPE_CHECKING:
+    from lab.runner.by_hand import How, Spot
     from lab.runner.doctor import Finding
+    from lab.runner.kept import Document
+    from lab.runner.listing import Listing
     from lab.runner.plan import Plan
     from lab.runner.run import Run
 
 _HEALTH = {"good": ("✓", "green"), "poor": ("~", "yellow"), "bad": ("✗", "red")}
+
+_UP = {
+    "already": "is up already, since {since}",
+    "started": "is up: it was powered off and was started again",
+    "restored": "is up: a restored copy of a machine that had booted",
+    "booted": "is up: it was booted",
+}
+
+_WHEN = "%d %b %H:%M"
 
 _WORDS = {
     ExitCode.AS_EXPECTED: "as expected",
@@ -147,3 +159,33 @@ def run_summary(console: Console, run: Run, code: ExitCode) -> None:
     console.print(
         f"Exit {int(code)}: {_WORDS.get(code, str(code))}. Run: {run.layout.root}", highlight=False, soft_wrap=True
     )
+
+
+def up(console: Console, at: Spot, document: Document, *, how: How) -> None:
+    """That a cell is up, and what to do with it now."""
+    since = document.since.astimezone().strftime(_WHEN)
+    console.print(Text(f"{at.cell} {_UP[how].format(since=since)}"), soft_wrap=True)
+    for said, name, more in (
+        ("a shell", "ssh", ""),
+        ("a command", "ssh", " -- uname -a"),
+        ("its console", "console", " --follow"),
+        ("put it away", "down", ""),
+    ):
+        console.print(Text(f"  {said + ':':<13}{at.command(name)}{more}"), soft_wrap=True)
+
+
+def machines(console: Console, found: Listing) -> None:
+    """The machines that are up now."""
+    if found.machines:
+        table = _table("cell", "state", "whose", "since", "MiB", "SSH on")
+        for it in found.machines:
+            since = "-" if it.since is None else it.since.astimezone().strftime(_WHEN)
+            address = f"{it.endpoint.host}:{it.endpoint.port}" if it.endpoint else "-"
+            table.add_row(*map(Text, (it.cell, it.state.value, it.whose, since, str(it.memory_mib), address)))
+        console.print(table)
+        for command in (it.command for it in found.machines if it.command):
+            console.print(Text(command), soft_wrap=True)
+    elif not found.problems:
+        console.print("no machine is up; lab up INVENTORY CELL brings one up", highlight=False)
+    for problem in found.problems:
+        console.print(Text(problem, style="yellow"), soft_wrap=True)

@@ -53,17 +53,28 @@ def triage(console_log: Path, json: bool) -> ExitCode:
 
 @click.command()
 @options.inventory
+@click.option(
+    "--older-than",
+    metavar="HOURS",
+    type=click.FloatRange(min=0),
+    default=24,
+    show_default=True,
+    help="Destroy also what `lab up` brought up longer ago than this.",
+)
 @options.as_json
-def reap(inventory: Path, json: bool) -> ExitCode:
+def reap(inventory: Path, older_than: float, json: bool) -> ExitCode:
     """Destroy what dead runs left behind on the hosts.
 
     Only machines that bear the lab's own mark, and whose run is not alive; nothing else is touched.
     """
     from dataclasses import asdict
+    from datetime import timedelta
+    from functools import partial
 
     from lab.runner import reap as reaping
 
-    found = reaping.reap(read_inventory(inventory))
+    picks = partial(reaping.is_orphan, by_hand_for=timedelta(hours=older_than))
+    found = reaping.reap(read_inventory(inventory), picks=picks)
     rows = [{**asdict(each), "destroyed": list(each.destroyed)} for each in found]
     show(rows, json=json)
     return ExitCode.LAB_AT_FAULT if any(each.problem for each in found) else ExitCode.AS_EXPECTED

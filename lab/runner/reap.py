@@ -1,14 +1,19 @@
-"""Reap: destroy what dead runs left on the hosts of an inventory, told by the owner mark and nothing else."""
+"""Reap: destroy what dead runs left on the hosts of an inventory, told by the owner mark and nothing else.
+
+A machine that somebody brought up by hand outlives its command on purpose; it is left over once it is old.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from lab import hypervisors, log, process
 from lab.contracts import Owner
 from lab.errors import LabError
 from lab.inventory.models import Host, Inventory
+from lab.runner import kept
 
 _log = log.get(__name__)
 
@@ -22,8 +27,10 @@ class Reaped:
     problem: str = ""  # why this host could not be looked at, or a machine not be destroyed
 
 
-def is_orphan(owner: Owner) -> bool:
-    """Whether the run that made a machine is dead: its controller is not among the living."""
+def is_orphan(owner: Owner, *, by_hand_for: timedelta = kept.FOR) -> bool:
+    """Whether nobody answers for a machine: its run's controller is dead, or it was kept up by hand for too long."""
+    if kept.place_of_owner(owner) is not None:
+        return kept.is_left(owner, older_than=by_hand_for)
     return not process.is_alive(owner.pid, owner.pid_started)
 
 
@@ -58,6 +65,8 @@ def reap_host(host: Host, *, picks: Callable[[Owner], bool]) -> Reaped:
                     continue
                 _log.info("reaped", host=host.name, machine=machine.name, run=owner.run, cell=owner.cell)
                 destroyed.append(machine.name)
+                if (place := kept.place_of_owner(owner)) is not None:
+                    place.clear()
     except LabError as reason:
         problems.append(str(reason))
     return Reaped(host.name, tuple(destroyed), "; ".join(problems))

@@ -18,7 +18,7 @@ ln -s /proc/self/mounts "$ROOT/etc/mtab"
 
 cp "$TREE/bin/busybox" "$ROOT/usr/bin/busybox"
 chroot "$ROOT" /bin/busybox --install -s /usr/bin
-copy_program /usr/sbin/dropbear /usr/bin/dropbearkey /usr/lib/dropbear/dropbearconvert
+copy_program /usr/sbin/dropbear /usr/bin/dropbearkey /usr/lib/dropbear/dropbearconvert /usr/sbin/qemu-ga
 mv "$ROOT/usr/lib/dropbear/dropbearconvert" "$ROOT/usr/bin/dropbearconvert"
 # Where it lies differs between releases of Debian.
 for place in /sbin/ethtool /usr/sbin/ethtool; do
@@ -46,7 +46,7 @@ make_initrd "$kernel" "$TREE/bin/busybox"
 cp "$TREE/boot/vmlinuz-$kernel" "$OUT/vmlinuz"
 make_disk "$ROOT" "$LAB_DISK_MIB"
 rm -rf "$ROOT"
-for package in busybox-static dropbear-bin ethtool "linux-image-$kernel"; do
+for package in busybox-static dropbear-bin ethtool qemu-guest-agent "linux-image-$kernel"; do
     log=$TREE/usr/share/doc/$package
     # A package whose documentation is a link to its source package's says its version there.
     zcat "$log"/changelog.Debian*.gz 2>/dev/null | sed -n "1s/^[^ ]* (\([^)]*\)).*/$package \1/p"

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 log = lab_log.get(__name__)
 
 _SHOWN = 400
-_PROBE_S = 2.0
+# A connection that was begun while the guest was down stays silent, so the first looks are short; a busy emulated
+# guest needs many seconds to start a server for a connection, and who hangs up early keeps it from ever greeting.
+_FIRST_PROBE_S, _LONGEST_PROBE_S = 2.0, 25.0
 _LOGIN_S = 30.0
 
 
@@ -196,6 +198,7 @@ class _ComingBack:
         self._seen_bytes = seen_bytes
         self._deadline = deadline
         self._answer = Answer.SILENT
+        self._probe_s = _FIRST_PROBE_S
         self._same = False
         self._crashed = False
         self._seen = b""
@@ -211,7 +214,10 @@ class _ComingBack:
         self._crashed = guest.machine.state() is MachineState.CRASHED
         if not found.booted and claims.is_certain(found, crashed=self._crashed, silent_s=silent_s, answer=self._answer):
             raise self.error(time.monotonic() - self._begun)
-        self._answer = probe(guest.channel.endpoint, timeout_s=_PROBE_S)
+        left_s = max(1.0, self._deadline - time.monotonic())
+        self._answer = probe(guest.channel.endpoint, timeout_s=min(self._probe_s, left_s))
+        if self._answer is Answer.SILENT:
+            self._probe_s = min(self._probe_s * 1.5, _LONGEST_PROBE_S)
         if self._answer is not Answer.BANNER:
             return None
         try:

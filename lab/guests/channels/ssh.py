@@ -155,14 +155,18 @@ class SshChannel:
         self._endpoint = endpoint or self._endpoint
         last: list[GuestUnreachable] = []
         deadline = time.monotonic() + timeout_s
+        greeting_s = 2.0
 
         def tried() -> Connection | None:
+            nonlocal greeting_s
             left_s = max(1.0, deadline - time.monotonic())
             try:
-                # A connection that was begun while the guest was down may stay silent: a new one is quicker.
-                return Connection.open(self._endpoint, self._login, timeout_s=min(left_s, 30.0), greeting_s=2.0)
+                # A connection that was begun while the guest was down may stay silent: a new one is quicker. But who
+                # always hangs up early keeps a busy guest from ever greeting.
+                return Connection.open(self._endpoint, self._login, timeout_s=min(left_s, 30.0), greeting_s=greeting_s)
             except GuestUnreachable as reason:
                 last[:] = [reason]
+                greeting_s = min(greeting_s * 1.5, 25.0)
                 return None
 
         try:

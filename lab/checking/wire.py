@@ -12,6 +12,7 @@ from lab import waiting
 from lab.checking import linux
 from lab.checking.abilities import who_can
 from lab.contracts import HotplugsNics, SharesNetworks
+from lab.errors import NotSupported
 from lab.guests.guest import Guest
 
 APPEARS_WITHIN_S = 60.0
@@ -19,6 +20,7 @@ PING_S = 3  # that an emulated guest may take for one answer
 
 # Documentation/networking: the header of an IPv4 packet has 20 bytes, that of an ICMP echo 8.
 HEADERS = 28
+ETHERNET_MTU = 1500  # RFC 894
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,14 @@ class End:
     guest: Guest
     nic: str
 
-    def set_up(self, *addresses: str, mtu: int = 1500) -> None:
-        """Give the card addresses ("10.0.0.1/24") and a size of packets, and wait until it has all of them."""
+    def set_up(self, *addresses: str, mtu: int = ETHERNET_MTU) -> None:
+        """Give the card addresses ("10.0.0.1/24") and a size of packets, and wait until it has all of them.
+
+        Raises `NotSupported` when the card refuses packets larger than an ordinary Ethernet's.
+        """
+        asked = self.guest.run("ip", "link", "set", self.nic, "mtu", str(mtu))
+        if asked.status != 0 and mtu > ETHERNET_MTU:
+            raise NotSupported(f"{self.nic} takes no packets of {mtu} bytes: {asked.err or asked.out}")
         self._set_up(self.nic, addresses, mtu)
 
     def set_up_vlan(self, tag: int, *addresses: str) -> str:
@@ -37,7 +45,7 @@ class End:
         name = f"lab{tag}"
         linux.sh(self.guest, "modprobe 8021q 2>/dev/null || true")
         self.guest.check("ip", "link", "add", "link", self.nic, "name", name, "type", "vlan", "id", str(tag))
-        self._set_up(name, addresses, 1500)
+        self._set_up(name, addresses, ETHERNET_MTU)
         return name
 
     def remove(self, name: str) -> None:
@@ -105,4 +113,6 @@ def _attached(guest: Guest, name: str, network: str, undo: ExitStack) -> End:
         what=f"a network card with address {mac}",
         timeout_s=APPEARS_WITHIN_S,
     )
+    # Taken down first, as an operator would: some cards cannot go while they are in use.
+    undo.callback(lambda: guest.run("ip", "link", "set", found[0], "down"))
     return End(guest, found[0])

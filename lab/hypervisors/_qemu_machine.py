@@ -12,6 +12,7 @@ from lab.hypervisors import _qemu_growth as growth
 from lab.hypervisors import _qemu_guest as guest
 from lab.hypervisors import _qemu_plug as plug
 from lab.hypervisors import _qemu_power as power
+from lab.hypervisors import _qemu_saved as saved
 from lab.hypervisors import _qemu_screen as screen
 from lab.hypervisors import _qemu_serial as serial
 from lab.hypervisors import _qemu_snapshots as snapshots
@@ -37,10 +38,15 @@ class QemuMachine:
         return self._spec
 
     def state(self) -> MachineState:
+        if self.directory.exists():
+            saved.settle(self.directory)
         return power.state(self.directory)
 
     def start(self) -> None:
-        """Power on; of a running machine, nothing."""
+        """Power on, or go on with the saved memory; of a running machine, nothing."""
+        if self.has_saved_state():
+            saved.wake(self.directory)
+            return
         state = self.state()
         if state in (MachineState.RUNNING, MachineState.CRASHED):
             return
@@ -113,6 +119,8 @@ class QemuMachine:
             monitor.command("stop")
 
     def resume(self) -> None:
+        if self.has_saved_state():
+            raise HypervisorRefused(f"{self.name} is asleep", hint="start it")
         with power.monitor_of(self.directory) as monitor:
             monitor.command("cont")
 
@@ -193,3 +201,15 @@ class QemuMachine:
 
     def detach_memory(self, name: str) -> None:
         growth.detach_memory(self.directory, name)
+
+    # -----------------------------------------------------------------------------------------------------
+    # Sleep
+
+    def save_state(self) -> None:
+        saved.save(self.directory)
+
+    def has_saved_state(self) -> bool:
+        return self.directory.read().saved
+
+    def discard_saved_state(self) -> None:
+        self.directory.forget_saved()

@@ -95,6 +95,8 @@ def resize_data(directory: Directory, size_mib: int) -> None:
     mark = directory.read()
     if not mark.spec.data_disk_mib:
         raise HypervisorRefused(f"{mark.spec.name} has no data disk")
+    if mark.saved:
+        raise HypervisorRefused(f"{mark.spec.name} is asleep, and its memory holds the size", hint="start it first")
     said = process.check(["qemu-img", "info", "-U", "--output=json", directory.data], timeout_s=60)
     now_mib = int(json.loads(said)["virtual-size"]) >> 20
     if size_mib < now_mib:

@@ -48,7 +48,9 @@ def refuse_unsaved(directory: Directory) -> None:
     spec = directory.read().spec
     if spec.profile.disk == "nvme":
         # hw/nvme/ctrl.c, QEMU 7.2: .unmigratable = 1
-        raise NotSupported("QEMU cannot save the state of an NVMe controller, so no snapshots and no warm copies")
+        raise NotSupported(
+            "QEMU cannot save the state of an NVMe controller: no snapshots, no sleep, no live migration, no warm copies"
+        )
 
 
 def saved_or(reason: HypervisorRefused) -> HypervisorRefused | NotSupported:
@@ -61,8 +63,9 @@ def restore(directory: Directory, name: str) -> None:
     _refuse_plugged(directory, "restored")
     if name not in names(directory):
         raise HypervisorRefused(f"{directory.read().spec.name} has no snapshot {name!r}")
-    if not _is_up(directory):
+    if not _is_up(directory) or directory.read().saved:
         power.kill(directory)
+        directory.forget_saved()
         power.launch(directory, extra=("-S",))
     with power.monitor_of(directory) as monitor:
         nodes = arguments.writable_nodes(power.hardware(directory.read(), directory))

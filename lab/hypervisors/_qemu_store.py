@@ -36,6 +36,7 @@ class Mark:
     modules: tuple[Module, ...] = ()
     resized: bool = False  # the data disk grew, so it is not what the spec says
     warm_key: str = ""  # of the copy that it was started from
+    saved: bool = False  # it is asleep: the next start goes on with the memory that is in a file
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,11 @@ class Directory:
     def console(self) -> BoundedLog:
         return BoundedLog(self.path / "console.log")
 
+    @property
+    def saved(self) -> Path:
+        """The memory of a machine that is asleep."""
+        return self.path / "saved-memory"
+
     def plugged(self, name: str) -> Path:
         return self.path / f"plugged-{name}.qcow2"
 
@@ -127,6 +133,12 @@ class Directory:
 
     def forget_process(self) -> None:
         (self.path / "process.json").unlink(missing_ok=True)
+
+    def forget_saved(self) -> None:
+        """Safe to call twice."""
+        if self.read().saved:
+            self.change(saved=False)
+        self.saved.unlink(missing_ok=True)
 
     def events(self) -> Events:
         content = files.read(self.path / "events.json")
@@ -199,4 +211,5 @@ def _mark_of(content: Mapping[str, Any]) -> Mark:
         modules=tuple(Module(**plugged) for plugged in content["modules"]),
         resized=content["resized"],
         warm_key=content["warm_key"],
+        saved=content["saved"],
     )

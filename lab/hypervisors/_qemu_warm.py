@@ -21,12 +21,12 @@ from typing import Any
 from lab import locations, log, process
 from lab.contracts import MachineSpec, MachineState
 from lab.errors import HypervisorRefused, NotSupported
+from lab.hypervisors import _qemu_memory as memory
 from lab.hypervisors import _qemu_power as power
 from lab.hypervisors import _qemu_snapshots as snapshots
 from lab.hypervisors._qemu_monitor import Monitor
 from lab.hypervisors._qemu_store import Directory, Mark, require_space
 
-LIMIT_S = 300.0
 _STATE, _MANIFEST, _IDENTITY = "state", "manifest.json", "identity"
 _log = log.get(__name__)
 
@@ -83,7 +83,7 @@ def save(warm_key: str, directory: Directory, kept_identity: bytes) -> None:
     _refuse_unsaved(directory)
     if power.state(directory) is not MachineState.RUNNING:
         raise HypervisorRefused(f"{mark.spec.name} does not run, so there is no memory to save")
-    if mark.disks or mark.nics or mark.resized:
+    if mark.disks or mark.nics or mark.processors or mark.modules or mark.resized:
         raise HypervisorRefused(f"{mark.spec.name} is not what it was made as: a device was plugged in, or a disk grew")
     if snapshots.names(directory):
         raise HypervisorRefused(f"{mark.spec.name} has snapshots, which every copy would carry")
@@ -116,24 +116,12 @@ def _refuse_unsaved(directory: Directory) -> None:
 def _write(monitor: Monitor, draft: Path, disks: Mapping[str, Path]) -> None:
     monitor.command("stop")
     try:
-        with (draft / _STATE).open("wb") as state:
-            monitor.give_file("warm", state.fileno())
-        monitor.command("migrate-set-parameters", {"max-bandwidth": 1 << 40})
-        monitor.command("migrate", {"uri": "fd:warm"})
-        told = monitor.until(lambda: _finished(monitor), what="QEMU to save the memory", timeout_s=LIMIT_S)
-        if told["status"] != "completed":
-            said = told.get("error-desc", told["status"])
-            raise HypervisorRefused(f"QEMU could not save the memory: {said}")
+        memory.write(monitor, draft / _STATE)
         # Migrated away, QEMU has written everything back and lets go of the disks: now they are of one moment.
         for name, path in disks.items():
-            process.check(["cp", "--reflink=auto", "--sparse=auto", path, draft / name], timeout_s=LIMIT_S)
+            process.check(["cp", "--reflink=auto", "--sparse=auto", path, draft / name], timeout_s=memory.LIMIT_S)
     finally:
         monitor.command("cont")
-
-
-def _finished(monitor: Monitor) -> dict[str, Any] | None:
-    told: dict[str, Any] = monitor.command("query-migrate")
-    return told if told.get("status") in ("completed", "failed", "cancelled") else None
 
 
 def _seal(draft: Path) -> None:
@@ -163,16 +151,14 @@ def clone(warm_key: str, directory: Directory) -> None:
         checksum = beside.submit(_checksum, home / _STATE)
         directory.change(warm_key=warm_key)
         try:
-            power.launch(directory, extra=("-S",), incoming=home / _STATE)
-            with power.monitor_of(directory) as monitor:
-                monitor.until(
-                    lambda: monitor.status() != "inmigrate", what="QEMU to load the memory", timeout_s=LIMIT_S
-                )
-                if checksum.result() != manifest["state_crc32"]:
-                    raise HypervisorRefused("the saved memory is not what was written")
-                monitor.command("cont")
+            memory.load(directory, home / _STATE, lambda: _verify(checksum.result(), manifest))
         except HypervisorRefused as reason:
             raise HypervisorRefused(f"the warm copy {warm_key[:12]} is unusable: {reason.what}") from reason
+
+
+def _verify(checksum: int, manifest: Mapping[str, Any]) -> None:
+    if checksum != manifest["state_crc32"]:
+        raise HypervisorRefused("the saved memory is not what was written")
 
 
 def disk_commands(warm_key: str) -> Callable[[Mark, Directory], list[list[str]]]:

@@ -20,6 +20,14 @@ SECTORS = {
     "resetting": "b0fee664f4ebfd",  # asks the keyboard controller for a reset
     "panicking": "ba0505b001eef4ebfd",  # tells pvpanic, port 0x505, that it panicked
     "powering_off": "ba0406b80020eff4ebfd",  # ACPI S5 through the register where SeaBIOS puts it
+    # B when it boots; then at each timer tick it counts on from what is in sector 8, writes that there, reads it
+    # back, and puts 8 letters a to p on COM1, the digits of the count; an exclamation mark when what it read is wrong.
+    "ticking": (
+        "31c08ed88ec08ed0bc007c8816fd7dfbb042e85a00b00ae85500c706047e0080b442e84f00f466ff060080c706047e00"
+        "80b443e83e00c706047e0082b442e8330066a10080663b060082751c6689c3b9080066c1c30488d8240f0461e81000e2"
+        "f1b00ae80900ebbdb021e80200ebf9baf803eec366c706007e10000100c706067e000066c706087e0800000066c7060c"
+        "7e00000000be007e8a16fd7db000cd1372c6c3"
+    ),
 }
 
 

@@ -55,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"lab: {reason.format_message()}\n  -> {where} --help", file=sys.stderr)  # noqa: T201
         code = ExitCode.USAGE
     except LabError as reason:
-        print(f"lab: {reason}", file=sys.stderr)  # noqa: T201
+        from lab.results.plain import visible  # an error may quote a guest or a hypervisor
+
+        print(f"lab: {visible(str(reason))}", file=sys.stderr)  # noqa: T201
         code = reason.exit_code
     except KeyboardInterrupt:
         print("lab: interrupted; nothing was left behind.", file=sys.stderr)  # noqa: T201

@@ -28,6 +28,7 @@ _NAMESPACE = uuid.UUID("3f1c7a8e-5b0d-5e44-9a52-6f1f7d2b9a10")
 CONSOLE_TAIL = 64 << 10
 LARGEST_ATTACHMENT = 256 << 10
 _TYPES = {".txt": "text/plain", ".log": "text/plain", ".json": "application/json", ".png": "image/png"}
+_PICTURES = frozenset({".png"})
 
 
 def write(run: Run) -> Path:
@@ -110,7 +111,10 @@ class _Writer:
             if path is None or kind is None or path.stat().st_size > LARGEST_ATTACHMENT:
                 continue
             key = self._id("evidence", record.cell, record.check, f"{record.attempt}/{position}")
-            found.append(self._attachment(plain.visible(path.name), key, (path.read_bytes(), kind, path.suffix)))
+            content = path.read_bytes()
+            if path.suffix not in _PICTURES:
+                content = plain.console(content).encode()
+            found.append(self._attachment(plain.visible(path.name), key, (content, kind, path.suffix)))
         return found
 
     def _container(self, attempt: Attempt, children: Sequence[str]) -> None:

@@ -104,7 +104,8 @@ class _Beside:
                 continue
             suffix = path.suffix if path.suffix in _PICTURES else ".txt"
             name = f"file-{len(copied) + 1}{suffix}"
-            self._target(name).write_bytes(path.read_bytes())
+            content = path.read_bytes()
+            self._target(name).write_bytes(content if suffix in _PICTURES else console(content).encode())
             copied[relative] = (one_line(path.name, at_most=80), self._href(name))
         return copied
 

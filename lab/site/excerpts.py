@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,14 +54,22 @@ def _short(line: str) -> str:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a log for readers of the site, whole up to `LARGEST_COPY` bytes, else its two ends. Raises `OSError`."""
+    """Copy a log for readers of the site, whole up to `LARGEST_COPY` bytes, else its two ends. Raises `OSError`.
+
+    Escape sequences are taken out and what else could deceive a terminal is shown: the raw bytes are in the run.
+    """
     size = source.stat().st_size
-    if size <= LARGEST_COPY:
-        shutil.copyfile(source, target)
-        return
     half = LARGEST_COPY // 2
     with source.open("rb") as log, target.open("wb") as file:
-        file.write(log.read(half))
+        if size <= LARGEST_COPY:
+            file.write(_safe(log.read(LARGEST_COPY))[:LARGEST_COPY])
+            return
+        file.write(_safe(log.read(half))[:half])
         file.write(f"\n[... {size - 2 * half} bytes left out ...]\n".encode())
         log.seek(size - half)
-        shutil.copyfileobj(log, file)
+        file.write(_safe(log.read(half))[-half:])
+
+
+def _safe(data: bytes) -> bytes:
+    # What stands for a control character is longer than it.
+    return plain.console(data).encode()

@@ -14,6 +14,7 @@ from lab.guests.channels._pump import Bounded, Pump
 # Some SSH servers give a path without the administrator's programs; LC_ALL=C makes output parseable.
 PRELUDE = "PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C;export PATH LC_ALL;"
 _END = "_lab_end(){ printf '%s %d\\n' $1 $2;printf '%s 0\\n' $1>&2;};"
+_LARGEST_STATUS = 255
 _NUMBER = re.compile(rb" (\d{1,10})\n")
 
 
@@ -119,6 +120,8 @@ class Shell:
             hello_err = Marked(hello, Bounded(0), after=err)
             self._send(f"{PRELUDE}{_END}_lab_end {hello} $$\n{line}", deadline)
             self._read(self._hello, hello_err, deadline)
+        if (out.number or 0) > _LARGEST_STATUS:
+            raise ShellLost("the shell tells a status that no command can have")
         return self.so_far()
 
     def so_far(self) -> Output:

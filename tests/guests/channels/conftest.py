@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,18 +15,28 @@ import pytest
 from lab.contracts import Endpoint, SshLogin
 from lab.guests.identity import Identity
 
+_MARKER = re.compile(rb"_lab_end ([0-9a-f]{24}) (\$\$|\$\?)\n")
+
 Behaviour = Callable[[paramiko.Channel, bytes], None]
 
 
 class HostileServer:
     """An SSH server made of paramiko whose `behaviour` gets every command, and whose forms can be bent."""
 
-    def __init__(self, behaviour: Behaviour, *, lets_in: bool = True, answers_exec: bool = True) -> None:
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        *,
+        lets_in: bool = True,
+        answers_exec: bool = True,
+        before_login: Callable[[paramiko.Transport], None] = lambda transport: None,
+    ) -> None:
         self.identity = Identity.make("hostile")
         self.transports: list[paramiko.Transport] = []
         self._behaviour = behaviour
         self._lets_in = lets_in
         self._answers_exec = answers_exec
+        self.before_login = before_login
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._key = _key_of(self.identity)
         threading.Thread(target=self._serve, daemon=True).start()
@@ -57,6 +68,14 @@ class HostileServer:
             self.transports.append(transport)
             transport.start_server(threading.Event(), _Rules(self))
 
+    def change_identity(self) -> str:
+        """Become somebody else, and hang up; the public line of the new host key."""
+        other = Identity.make("somebody-else")
+        self._key = _key_of(other)
+        for transport in self.transports:
+            transport.close()
+        return other.host_key_public
+
     def act(self, channel: paramiko.Channel, command: bytes) -> None:
         try:
             self._behaviour(channel, command)
@@ -79,6 +98,7 @@ class _Rules(paramiko.ServerInterface):
         return "publickey"
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        self._server.before_login(self._server.transports[-1])
         return paramiko.AUTH_SUCCESSFUL if self._server.rules()[0] else paramiko.AUTH_FAILED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
@@ -109,6 +129,55 @@ def hostile() -> Iterator[Callable[..., HostileServer]]:
     yield start
     for server in servers:
         server.close()
+
+
+class Liar:
+    """A shell that lies: it reads what the lab sends on one channel and answers whatever a test wants."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+        self._read = b""
+
+    def next_command(self) -> str:
+        """Wait for a command; its marker. Answers the greeting truly, because it goes with the first command."""
+        while True:
+            match = _MARKER.search(self._read)
+            if match is None:
+                data = self._channel.recv(65536)
+                if not data:
+                    raise EOFError
+                self._read += data
+                continue
+            self._read = self._read[match.end() :]
+            marker = match[1].decode()
+            if match[2] == b"$?":
+                return marker
+            self.end(marker, 4711)
+
+    def end(self, marker: str, status: object, *, out: bytes = b"") -> None:
+        """Say that a command has ended, as the lab's own function would."""
+        self.say(out + f"{marker} {status}\n".encode())
+        self.say_error(f"{marker} 0\n".encode())
+
+    def say(self, data: bytes) -> None:
+        self._channel.sendall(data)
+
+    def say_error(self, data: bytes) -> None:
+        self._channel.sendall_stderr(data)
+
+    def rest(self) -> bytes:
+        """What was sent and not asked for."""
+        return self._read
+
+    def wait(self) -> None:
+        """Say nothing more."""
+        threading.Event().wait(60)
+
+
+@pytest.fixture
+def lying(hostile: Callable[..., HostileServer]) -> Callable[[Callable[[Liar], None]], HostileServer]:
+    """A server that does with every command what a script tells: each command gets a liar of its own."""
+    return lambda script: hostile(lambda channel, command: script(Liar(channel)))
 
 
 @pytest.fixture

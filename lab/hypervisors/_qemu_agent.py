@@ -148,7 +148,7 @@ def talk(directory: Directory, *, timeout_s: float) -> Iterator[Agent]:
     deadline = time.monotonic() + timeout_s
     with _turn(directory, name, timeout_s):
         try:
-            connection = _qemu_socket.connect(directory.path, SOCKET)
+            connection = _qemu_socket.connect(directory.here, SOCKET)
         except OSError as reason:
             raise GuestUnreachable(f"{name} has no line to an agent: {reason}") from reason
         with connection:

@@ -192,18 +192,19 @@ def start_ticks(pid: int) -> int:
         return 0
 
 
-def keep(directory: Path, argv: list[str], incoming: str | None, tpm: list[str]) -> None:
-    """Start QEMU, and a TPM where `tpm` says how; report to standard output, stay until they end."""
+def keep(job: dict[str, Any]) -> None:
+    """Start QEMU, and a TPM where the job says how; report to standard output, stay until they end."""
+    directory, console, incoming = Path(job["directory"]), Path(job["console"]), job["incoming"]
     ours, theirs = socket.socketpair()
     given = [theirs.fileno()]
-    words = [*argv, "-chardev", f"socket,id=keeper,fd={theirs.fileno()}", "-mon", "chardev=keeper,mode=control"]
+    words = [*job["argv"], "-chardev", f"socket,id=keeper,fd={theirs.fileno()}", "-mon", "chardev=keeper,mode=control"]
     if incoming is not None:
         given.append(os.open(incoming, os.O_RDONLY))
         words += ["-incoming", f"fd:{given[-1]}"]
     notes = Notes(directory / "events.json")
     helper = None
-    if tpm:
-        helper, line = _start_tpm(tpm, directory)
+    if job.get("tpm"):
+        helper, line = _start_tpm(job["tpm"], directory)
         given.append(line)
         words += ["-chardev", f"socket,id=tpm,fd={line}"]
     typed = _typed(directory / "console.in")
@@ -215,7 +216,10 @@ def keep(directory: Path, argv: list[str], incoming: str | None, tpm: list[str])
     _write_whole(directory / "process.json", {**started, **({"tpm": _named(helper.pid)} if helper else {})})
     _report({"pid": child.pid})
     streams = {"console": child.stdout, "stderr": child.stderr, **({"tpm": helper.stderr} if helper else {})}
-    _watch(streams, Monitor(ours), notes, helper)
+    # A machine that moves to another place has one console in all of them.
+    places = {name: console if name == "console" else directory for name in streams}
+    logs = {BoundedLog(places[name] / f"{name}.log"): stream for name, stream in streams.items()}
+    _watch(logs, Monitor(ours), notes, helper)
     notes.exited(child.wait())
     if helper is not None:
         _end(helper)
@@ -271,22 +275,24 @@ def _restore_signals() -> None:
 
 
 def _watch(
-    streams: Mapping[str, IO[bytes] | None], monitor: Monitor, notes: Notes, helper: subprocess.Popen[bytes] | None
+    logs: Mapping[BoundedLog, IO[bytes] | None],
+    monitor: Monitor,
+    notes: Notes,
+    helper: subprocess.Popen[bytes] | None,
 ) -> None:
-    logs = {name: BoundedLog(notes.path.with_name(f"{name}.log")) for name in streams}
     with selectors.DefaultSelector() as selector:
         selector.register(monitor, selectors.EVENT_READ, "monitor")
-        for name, stream in streams.items():
-            logs[name].write(b"")
+        for log, stream in logs.items():
+            log.write(b"")
             if stream is not None:
-                selector.register(stream, selectors.EVENT_READ, name)
+                selector.register(stream, selectors.EVENT_READ, log)
         while selector.get_map():
             for key, _ in selector.select():
                 if key.data == "monitor":
                     open_still = monitor.hear(notes)
                 else:
                     data = os.read(key.fd, 1 << 16)
-                    logs[key.data].write(data)
+                    key.data.write(data)
                     open_still = bool(data)
                 if not open_still:
                     selector.unregister(key.fileobj)
@@ -311,7 +317,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     try:
-        keep(Path(job["directory"]), job["argv"], job["incoming"], job.get("tpm", []))
+        keep(job)
     except OSError as reason:
         _report({"error": str(reason), "errno": reason.errno})
 

@@ -86,7 +86,7 @@ class QemuMachine:
 
     def resets(self) -> int:
         """How often the guest rebooted by itself since the last start."""
-        return self.directory.events().resets
+        return self.directory.read().resets + self.directory.events().resets
 
     def destroy(self) -> None:
         if self.directory.exists():

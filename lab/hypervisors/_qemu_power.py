@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -136,27 +136,44 @@ def launch(directory: Directory, *, extra: tuple[str, ...] = (), incoming: Path 
 
     Raises `LabBusy` for a port that is taken or memory that is not there, `LabDiskFull`, `HypervisorRefused`.
     """
-    mark = directory.change(wanted="running")
+    mark = directory.change(wanted="running", resets=0)
     try:
-        _launch(mark, directory, extra, incoming)
+        _launch(directory, (*_line(mark, directory), *extra), incoming)
     except LabBusy:
         if mark.fixed_port or not any(mark.forwards.values()):
             raise
         # The ports of the last start are somebody else's now: any others will do.
         mark = directory.change(forwards=dict.fromkeys(mark.forwards, 0))
-        _launch(mark, directory, extra, incoming)
-    with talk(directory.path) as monitor:
+        _launch(directory, (*_line(mark, directory), *extra), incoming)
+    with talk(directory.here) as monitor:
         directory.change(forwards=_forwards(monitor))
     _log.info("machine.started", machine=mark.spec.name, directory=directory.path, incoming=incoming)
 
 
-def _launch(mark: Mark, directory: Directory, extra: tuple[str, ...], incoming: Path | None) -> None:
+def launch_beside(there: Directory) -> None:
+    """Start a second QEMU of a running machine, at another place of it: it runs nothing and has no ports yet.
+
+    Raises as `launch`.
+    """
+    mark = there.read()
+    _launch(there, (*arguments.words(hardware(mark, there), {}), "-S", "-incoming", "defer"), None)
+
+
+def _line(mark: Mark, directory: Directory) -> list[str]:
+    return arguments.words(hardware(mark, directory), _wanted_forwards(mark))
+
+
+def _launch(directory: Directory, line: Sequence[str], incoming: Path | None) -> None:
     directory.forget_process()
-    (directory.path / "qmp.sock").unlink(missing_ok=True)
-    for log_file in directory.path.glob("stderr.log*"):
+    (directory.here / "qmp.sock").unlink(missing_ok=True)
+    for log_file in directory.here.glob("stderr.log*"):
         log_file.unlink()
-    line = [*arguments.words(hardware(mark, directory), _wanted_forwards(mark)), *extra]
-    job = {"directory": str(directory.path), "argv": line, "incoming": None if incoming is None else str(incoming)}
+    job = {
+        "directory": str(directory.here),
+        "console": str(directory.path),
+        "argv": line,
+        "incoming": None if incoming is None else str(incoming),
+    }
     # -I -S: neither the environment nor site packages can change or slow the keeper.
     keeper = process.run([sys.executable, "-I", "-S", _KEEPER], timeout_s=START_LIMIT_S, stdin=json.dumps(job).encode())
     answer = json.loads(keeper.stdout or "{}")
@@ -164,11 +181,13 @@ def _launch(mark: Mark, directory: Directory, extra: tuple[str, ...], incoming: 
         raise process.disk_full_or(OSError(answer["errno"], answer["error"]), f"starting {line[0]}")
     running = directory.running()
     if running is None:
-        raise HypervisorRefused(f"the keeper of {mark.spec.name} did not start QEMU: {keeper.stderr.strip()[-500:]}")
+        raise HypervisorRefused(
+            f"the keeper of {directory.path.name} did not start QEMU: {keeper.stderr.strip()[-500:]}"
+        )
     try:
         waiting.until(lambda: _answers(directory, running), what="QEMU's monitor to answer", timeout_s=START_LIMIT_S)
     except LabError:
-        kill(directory)
+        _end(running)
         raise
 
 
@@ -176,7 +195,7 @@ def _answers(directory: Directory, running: Running) -> bool:
     if not running.is_alive():
         raise _start_error(directory, running)
     try:
-        with talk(directory.path) as monitor:
+        with talk(directory.here) as monitor:
             return bool(monitor.status())
     except MonitorLost:
         return False
@@ -266,7 +285,7 @@ def state(directory: Directory) -> MachineState:
 
 def _status(directory: Directory) -> str | None:
     try:
-        with talk(directory.path) as monitor:
+        with talk(directory.here) as monitor:
             return monitor.status()
     except MonitorLost:
         running = directory.running()
@@ -280,7 +299,7 @@ def monitor_of(directory: Directory) -> Iterator[Monitor]:
     """Speak to a machine that must be up. Raises `MachineVanished`, or `HypervisorRefused` when it is stopped."""
     require_up(directory)
     try:
-        with talk(directory.path) as monitor:
+        with talk(directory.here) as monitor:
             yield monitor
     except MonitorLost:
         require_up(directory)
@@ -316,9 +335,18 @@ def shut_down(directory: Directory, timeout_s: float) -> None:
 
 def kill(directory: Directory) -> None:
     """Cut the power: end QEMU and its keeper, and nobody else, whoever started them. Safe to call twice."""
+    for place in directory.places():
+        kill_at(directory.at(place))
+
+
+def kill_at(directory: Directory) -> None:
+    """As `kill`, at the place of that directory alone."""
     running = directory.running()
-    if running is None:
-        return
+    if running is not None:
+        _end(running)
+
+
+def _end(running: Running) -> None:
     try:
         process.end_by_id(running.pid, running.started)
         # The keeper ends with QEMU; one that hangs would keep the files open.

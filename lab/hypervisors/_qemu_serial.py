@@ -48,7 +48,7 @@ def type_bytes(directory: Directory, data: bytes, *, timeout_s: float) -> None:
 def _opened(directory: Directory, name: str) -> Iterator[int]:
     try:
         # For reading too: what nobody takes can be taken back.
-        pipe = os.open(directory.path / PIPE, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
+        pipe = os.open(directory.here / PIPE, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)
     except FileNotFoundError:
         raise HypervisorRefused(f"{name} has no serial line to type on") from None
     try:

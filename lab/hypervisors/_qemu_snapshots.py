@@ -49,7 +49,7 @@ def refuse_unsaved(directory: Directory) -> None:
     if spec.profile.disk == "nvme":
         # hw/nvme/ctrl.c, QEMU 7.2: .unmigratable = 1
         raise NotSupported(
-            "QEMU cannot save the state of an NVMe controller: no snapshots, no sleep, no live migration, no warm copies"
+            "QEMU cannot save the state of an NVMe controller: no snapshots, sleep, live migration or warm copies"
         )
 
 

@@ -16,7 +16,20 @@ from lab.hypervisors._qemu_keeper import BoundedLog
 from lab.hypervisors._qemu_plugged import Module, Plugged, Processor
 
 _DRIVER = "qemu"
+PLACES: Mapping[str, str] = {
+    "": "first",
+    "second": "second",
+}  # folders of a machine's directory, and what they are called
 _log = log.get(__name__)
+
+
+@dataclass(frozen=True)
+class Move:
+    """A live migration that is under way."""
+
+    other: str  # the place that is not, or no longer, the machine's
+    pid: int  # the process that carries it out, and when it started
+    started: int
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,9 @@ class Mark:
     resized: bool = False  # the data disk grew, so it is not what the spec says
     warm_key: str = ""  # of the copy that it was started from
     saved: bool = False  # it is asleep: the next start goes on with the memory that is in a file
+    place: str = ""  # the folder of its disks and its process
+    move: Move | None = None
+    resets: int = 0  # those that were counted at places where it was since it was started
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,8 @@ class Running:
     started: int
     keeper_pid: int
     keeper_started: int
+    tpm_pid: int = 0  # 0: it has none
+    tpm_started: int = 0
 
     def is_alive(self) -> bool:
         return process.is_alive(self.pid, self.started)
@@ -66,29 +84,51 @@ class Events:
 class Directory:
     """The files of one machine."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, place: str | None = None) -> None:
         self.path = path
+        self._place = place
+
+    @property
+    def here(self) -> Path:
+        """Where the disks are and the process runs: the directory itself, or one in it after a live migration."""
+        if self._place is None:
+            content = files.read(self.path / files.MARK) or {"place": ""}
+            return self.path / str(content["place"])
+        return self.path / self._place
+
+    def at(self, place: str) -> Directory:
+        """The same machine as it is, was or will be at that place."""
+        return Directory(self.path, place)
+
+    def places(self) -> tuple[str, ...]:
+        """Every place that a process of this machine may be at."""
+        return tuple(place for place in PLACES if (self.path / place).is_dir())
 
     @property
     def root(self) -> Path:
-        return self.path / "root.qcow2"
+        return self.here / "root.qcow2"
 
     @property
     def data(self) -> Path:
-        return self.path / "data.qcow2"
+        return self.here / "data.qcow2"
 
     @property
     def seed(self) -> Path:
         """The machine's own copy: the one that it was made from may be gone at the next start."""
-        return self.path / "seed.raw"
+        return self.here / "seed.raw"
 
     @property
     def seed_overlay(self) -> Path:
-        return self.path / "seed.qcow2"
+        return self.here / "seed.qcow2"
 
     @property
     def variables(self) -> Path:
-        return self.path / "firmware-variables.qcow2"
+        return self.here / "firmware-variables.qcow2"
+
+    @property
+    def boot(self) -> Path:
+        """What the firmware starts from, where that is not the root disk."""
+        return self.path / "boot.raw"
 
     @property
     def console(self) -> BoundedLog:
@@ -100,7 +140,7 @@ class Directory:
         return self.path / "saved-memory"
 
     def plugged(self, name: str) -> Path:
-        return self.path / f"plugged-{name}.qcow2"
+        return self.here / f"plugged-{name}.qcow2"
 
     def exists(self) -> bool:
         return files.is_marked(self.path)
@@ -125,14 +165,16 @@ class Directory:
 
     def running(self) -> Running | None:
         """The process that was started last, dead or alive; `None` before the first start."""
-        content = files.read(self.path / "process.json")
+        content = files.read(self.here / "process.json")
         if content is None:
             return None
-        keeper = content["keeper"]
-        return Running(content["pid"], content["started"], keeper["pid"], keeper["started"])
+        keeper, tpm = content["keeper"], content.get("tpm") or {"pid": 0, "started": 0}
+        return Running(
+            content["pid"], content["started"], keeper["pid"], keeper["started"], tpm["pid"], tpm["started"]
+        )
 
     def forget_process(self) -> None:
-        (self.path / "process.json").unlink(missing_ok=True)
+        (self.here / "process.json").unlink(missing_ok=True)
 
     def forget_saved(self) -> None:
         """Safe to call twice."""
@@ -141,7 +183,7 @@ class Directory:
         self.saved.unlink(missing_ok=True)
 
     def events(self) -> Events:
-        content = files.read(self.path / "events.json")
+        content = files.read(self.here / "events.json")
         if content is None:
             return Events()
         shutdown = content["shutdown"] or {}
@@ -155,7 +197,7 @@ class Directory:
 
     def complaint(self) -> str:
         """The end of what QEMU wrote to standard error."""
-        text = BoundedLog(self.path / "stderr.log").read().decode(errors="replace")
+        text = BoundedLog(self.here / "stderr.log").read().decode(errors="replace")
         return " ".join(text.split("\n")[-12:]).strip()[-1500:]
 
     def remove(self) -> None:
@@ -212,4 +254,13 @@ def _mark_of(content: Mapping[str, Any]) -> Mark:
         resized=content["resized"],
         warm_key=content["warm_key"],
         saved=content["saved"],
+        place=_known_place(content["place"]),
+        move=None if content["move"] is None else Move(**content["move"]),
+        resets=content["resets"],
     )
+
+
+def _known_place(place: str) -> str:
+    if place not in PLACES:
+        raise ValueError(f"{place!r} is not a place of a machine")
+    return place

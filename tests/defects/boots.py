@@ -62,6 +62,7 @@ DEFECTS = (
         breaks=("boot.core",),
         says="root",
         line=kernel("root=/dev/vdz"),
+        boot_timeout_s=300,  # the guest itself waits half a minute of its own, slow time
     ),
     Defect(
         name="root-disk-swapped",

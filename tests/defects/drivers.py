@@ -13,7 +13,7 @@ from tests.defects.definition import Defect, replace_method
 Bend = Callable[[Machine], None]
 
 
-def _answers(name: str, answer: object) -> Bend:
+def answers(name: str, answer: object) -> Bend:
     """That method does nothing and always answers the same."""
     return lambda machine: replace_method(machine, name, lambda *given, **named: answer)
 
@@ -26,7 +26,7 @@ def _all(*bends: Bend) -> Bend:
     return every
 
 
-def _with(name: str, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Bend:
+def instead(name: str, change: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Bend:
     """That method is another one, made from the true one."""
     return lambda machine: replace_method(machine, name, change(getattr(machine, name)))
 
@@ -80,7 +80,7 @@ DEFECTS = (
         what="The hypervisor calls a running machine paused.",
         breaks=("boot.core",),
         says="the hypervisor says paused",
-        machine=_with(
+        machine=instead(
             "state", lambda true: lambda: MachineState.PAUSED if (now := true()) is MachineState.RUNNING else now
         ),
         collateral={
@@ -94,21 +94,21 @@ DEFECTS = (
         what="The hypervisor reports another machine's address.",
         breaks=("net.ip_reporting",),
         says="reports .'10.0.2.99'",
-        machine=_answers("addresses", ("10.0.2.99",)),
+        machine=answers("addresses", ("10.0.2.99",)),
     ),
     Defect(
         name="address-missing",
         what="The hypervisor knows no address of the guest.",
         breaks=("net.ip_reporting",),
         says="knows no address",
-        machine=_answers("addresses", ()),
+        machine=answers("addresses", ()),
     ),
     Defect(
         name="console-loses-lines",
         what="Every seventh line of the console is lost on its way to the host.",
         breaks=("device.serial_console",),
         says="wrote 200 lines",
-        machine=_with("console", lambda true: lambda: _without_every_seventh_line(true())),
+        machine=instead("console", lambda true: lambda: _without_every_seventh_line(true())),
         collateral={"boot.core": "the line that says that user space is up may be among the lost"},
     ),
     Defect(
@@ -116,14 +116,14 @@ DEFECTS = (
         what="The screenshot is black whatever the display shows.",
         breaks=("device.video",),
         says="blank",
-        machine=_with("screenshot", lambda true: _black),
+        machine=instead("screenshot", lambda true: _black),
     ),
     Defect(
         name="nmi-ignored",
         what="The hypervisor takes the order for an NMI and delivers none.",
         breaks=("channel.nmi",),
         says="count of NMIs to rise",
-        machine=_answers("inject_nmi", None),
+        machine=answers("inject_nmi", None),
     ),
     Defect(
         name="pause-is-a-word",
@@ -137,7 +137,7 @@ DEFECTS = (
         what="The hypervisor calls a paused machine running.",
         breaks=("lifecycle.heartbeat",),
         says="paused, and the hypervisor says running",
-        machine=_with(
+        machine=instead(
             "state", lambda true: lambda: MachineState.RUNNING if (now := true()) is MachineState.PAUSED else now
         ),
     ),
@@ -146,21 +146,21 @@ DEFECTS = (
         what="The hypervisor takes the order to restore a snapshot and does nothing.",
         breaks=("lifecycle.snapshot", "lifecycle.save_restore"),
         says="after the restore|restore",
-        machine=_answers("restore", None),
+        machine=answers("restore", None),
     ),
     Defect(
         name="snapshots-not-listed",
         what="The hypervisor lists no snapshot although there is one.",
         breaks=("lifecycle.snapshot",),
         says="is not listed",
-        machine=_answers("snapshots", ()),
+        machine=answers("snapshots", ()),
     ),
     Defect(
         name="power-cut-for-shutdown",
         what="Asked to shut the guest down, the hypervisor cuts the power.",
         breaks=("lifecycle.shutdown",),
         says="was not unmounted|the last write is lost",
-        machine=_with("stop", lambda true: lambda *, force=False, timeout_s=60.0: true(force=True)),
+        machine=instead("stop", lambda true: lambda *, force=False, timeout_s=60.0: true(force=True)),
     ),
     Defect(
         name="balloon-is-a-word",
@@ -174,41 +174,41 @@ DEFECTS = (
         what="The hypervisor takes the order to plug a disk in and does nothing.",
         breaks=("storage.hotplug",),
         says="a new disk in the guest",
-        machine=_all(_answers("attach_disk", None), _answers("detach_disk", None)),
+        machine=_all(answers("attach_disk", None), answers("detach_disk", None)),
     ),
     Defect(
         name="plugged-disk-too-small",
         what="A plugged disk is smaller than was asked for.",
         breaks=("storage.hotplug",),
         says="attached 24 MiB",
-        machine=_with("attach_disk", lambda true: lambda name, size_mib: true(name, size_mib - 4)),
+        machine=instead("attach_disk", lambda true: lambda name, size_mib: true(name, size_mib - 4)),
     ),
     Defect(
         name="cards-not-plugged",
         what="The hypervisor takes the order to plug a network card in and does nothing.",
         breaks=("net.hotplug",),
         says="a network card with address",
-        machine=_all(_answers("attach_nic", None), _answers("detach_nic", None)),
+        machine=_all(answers("attach_nic", None), answers("detach_nic", None)),
     ),
     Defect(
         name="card-with-another-address",
         what="A plugged network card has another address than the one asked for.",
         breaks=("net.hotplug",),
         says="a network card with address",
-        machine=_with("attach_nic", lambda true: lambda name, mac: true(name, mac[:-2] + "77")),
+        machine=instead("attach_nic", lambda true: lambda name, mac: true(name, mac[:-2] + "77")),
     ),
     Defect(
         name="resize-not-done",
         what="The hypervisor says that the disk grew, and it did not.",
         breaks=("storage.online_resize",),
         says="to have 100663296 bytes",
-        machine=_answers("resize_data_disk", None),
+        machine=answers("resize_data_disk", None),
     ),
     Defect(
         name="resize-too-little",
         what="The disk grows by less than was asked for.",
         breaks=("storage.online_resize",),
         says="to have 100663296 bytes",
-        machine=_with("resize_data_disk", lambda true: lambda size_mib: true(size_mib - 8)),
+        machine=instead("resize_data_disk", lambda true: lambda size_mib: true(size_mib - 8)),
     ),
 )

@@ -85,6 +85,9 @@ def findings(console: Console, found: Sequence[Finding]) -> None:
             Text(finding.remedy),
         )
     console.print(table)
+    counts = Counter(finding.health for finding in found)
+    bad, poor = (f"{counts[health]} {health}" for health in ("bad", "poor"))
+    console.print(f"{bad}: does not work. {poor}: works, slower or with less.", highlight=False)
 
 
 def plan(console: Console, made: Plan) -> None:

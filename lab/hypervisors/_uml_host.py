@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -55,6 +56,18 @@ def require_tun(device: Path) -> None:
             f"{device} cannot be opened, User-Mode Linux has no network without it: {reason.strerror}",
             hint=network.TUN_REMEDY,
         ) from reason
+
+
+def try_network() -> str:
+    """Make the namespaces and the tap device of a machine in a process of its own, and let them go with it.
+
+    Returns a sentence that says so. Raises `HostError` when this machine does not let us.
+    """
+    made = process.run([sys.executable, network.__file__], timeout_s=30)
+    if made.status != 0:
+        what, _, hint = made.stdout.strip().partition("\n")
+        raise HostError(what or f"making a network for User-Mode Linux failed: {made.stderr.strip()[-300:]}", hint=hint)
+    return "namespaces and a tap device were made"
 
 
 def version_of(program: str) -> str:

@@ -13,6 +13,7 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 from pathlib import Path
 
 GATEWAY = "192.168.64.1"
@@ -118,3 +119,19 @@ def neighbours(table: str) -> list[str]:
 def _request(name: str, address: str) -> bytes:
     # struct ifreq with a struct sockaddr_in, netdevice(7)
     return struct.pack("16sHH4s16x", name.encode(), socket.AF_INET, 0, socket.inet_aton(address))
+
+
+def main() -> int:
+    """Make what a machine needs, say what does not work and what to change, and take it all along at the end."""
+    try:
+        enter_namespaces()
+        make_tap(tap(0))
+        set_address(tap(0), GATEWAY, PREFIX)
+    except NotAllowed as reason:
+        print(reason, reason.hint, sep="\n")  # noqa: T201 - a process of its own that says why it failed
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -43,6 +43,13 @@ def refuses(profile: Profile) -> str | None:
     return None
 
 
+def prove_network() -> str:
+    """One sentence that says that this user may make a machine's network, which was tried. Raises `HostError`."""
+    from lab.hypervisors._uml_host import try_network
+
+    return try_network()
+
+
 @contextmanager
 def connect(name: str, settings: Settings) -> Iterator[UmlHost]:
     """Find linux.uml and what it needs. Raises `MissingTool`, `HostError`."""

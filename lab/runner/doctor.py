@@ -50,10 +50,9 @@ TOOLS = (
     _Tool("qemu-system-x86_64", "qemu-system-x86", "hosts of the driver qemu", least=(6, 2)),
     _Tool("qemu-img", "qemu-utils", "disks of every local host"),
     _Tool("linux.uml", "user-mode-linux", "hosts of the driver uml"),
-    _Tool("unshare", "util-linux", "networks of the driver uml"),
-    _Tool("ip", "iproute2", "networks of the driver uml", version=("-V",)),
     _Tool("mmdebstrap", "mmdebstrap", "building images"),
     _Tool("mke2fs", "e2fsprogs", "building images", version=("-V",)),
+    _Tool("ssh", "openssh-client", "lab ssh", version=("-V",)),
 )
 
 
@@ -68,6 +67,7 @@ def _findings(inventory: Inventory | None) -> Iterator[Finding]:
     yield _memory()
     yield _disk(locations.cache())
     yield from _accelerators()
+    yield from _networks()
     if inventory is not None:
         for host in inventory.hosts.values():
             yield _host(host)
@@ -128,6 +128,18 @@ def _accelerators() -> Iterator[Finding]:
             continue
         health = Health.GOOD if proved else Health.POOR
         yield Finding(f"accelerator of {name}", health, sentence, "" if proved else "guests run in software emulation")
+
+
+def _networks() -> Iterator[Finding]:
+    """Whether each driver may make the networks of its machines, tried and not guessed."""
+    for name in hypervisors.names():
+        prove: Callable[[], str] | None = getattr(hypervisors.load(name), "prove_network", None)
+        if prove is None:
+            continue
+        try:
+            yield Finding(f"network of {name}", Health.GOOD, prove())
+        except LabError as reason:
+            yield Finding(f"network of {name}", Health.BAD, reason.what, reason.hint)
 
 
 def _host(host: Host) -> Finding:

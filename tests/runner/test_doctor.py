@@ -1,10 +1,14 @@
 """The doctor: a probe that did not run is never good, and every bad finding has its remedy."""
 
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from lab.errors import ExitCode
+from lab.errors import ExitCode, HostError
+from lab.hypervisors import _uml_network, uml
 from lab.runner import doctor
 from lab.runner.doctor import Finding, Health
 
@@ -75,3 +79,33 @@ def test_too_little_disk_is_bad(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
     assert found.health is Health.BAD
     assert "XDG_CACHE_HOME" in found.remedy
+
+
+def test_a_network_that_cannot_be_made_is_bad_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> str:
+        raise HostError("no namespaces here", hint="allow them")
+
+    monkeypatch.setattr(doctor.hypervisors, "names", lambda: ("walled",))
+    monkeypatch.setattr(doctor.hypervisors, "load", lambda name: SimpleNamespace(prove_network=refused))
+
+    assert find(doctor.examine(None), "network of walled") == Finding(
+        "network of walled", Health.BAD, "no namespaces here", "allow them"
+    )
+
+
+def test_the_network_of_uml_is_tried_and_not_guessed() -> None:
+    assert uml.prove_network() == "namespaces and a tap device were made"
+
+
+def test_a_machine_that_does_not_let_us_make_namespaces_says_what_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = (
+        "import ctypes, sys\nfrom lab.hypervisors import _uml_network as network\n"
+        "network.ALL_NAMESPACES = -1\nsys.exit(network.main())\n"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 1
+    assert ended.stdout == (
+        f"this machine does not let us make user namespaces: Invalid argument\n{_uml_network.REMEDY}\n"
+    )

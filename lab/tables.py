@@ -85,9 +85,10 @@ def findings(console: Console, found: Sequence[Finding]) -> None:
             Text(finding.remedy),
         )
     console.print(table)
-    counts = Counter(finding.health for finding in found)
-    bad, poor = (f"{counts[health]} {health}" for health in ("bad", "poor"))
-    console.print(f"{bad}: does not work. {poor}: works, slower or with less.", highlight=False)
+    counts = Counter(str(finding.health) for finding in found)
+    told = (("bad", "does not work"), ("poor", "works, slower or with less"))
+    sentences = [f"{counts[health]} {health}: {meaning}." for health, meaning in told if counts[health]]
+    console.print(" ".join(sentences) or "Everything that was looked at works.", highlight=False)
 
 
 def plan(console: Console, made: Plan) -> None:

@@ -84,7 +84,7 @@ def read_results() -> dict[str, Result]:
     """The results that docs/reference/defects.md was written from."""
     if not RESULTS.exists():
         return {}
-    return {name: Result.from_json(content) for name, content in json.loads(RESULTS.read_text()).items()}
+    return {name: Result.from_json(content) for name, content in json.loads(RESULTS.read_text())["results"].items()}
 
 
 def told(result: Result) -> str:

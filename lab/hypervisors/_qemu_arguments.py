@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.contracts import Firmware, MachineSpec, Profile
+from lab.hypervisors import _qemu_firmware as firmware
 from lab.hypervisors import _qemu_plugged as plugged
+from lab.hypervisors import _qemu_tpm as tpm
 from lab.hypervisors._qemu_plugged import Module, Plugged, Processor
 
 ROOT_DEVICES: Mapping[str, str] = {
@@ -42,6 +44,15 @@ class Files:
     data: Path | None
     firmware_code: Path | None
     firmware_variables: Path | None
+    boot: Path | None = None  # what the firmware starts from, where that is not the root disk
+
+
+@dataclass(frozen=True)
+class FromNetwork:
+    """One start from a server of QEMU's own: it gives away the files of a folder."""
+
+    folder: Path
+    file: str  # what the firmware asks for first
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,7 @@ class Hardware:
     nics: tuple[Plugged, ...] = ()
     processors: tuple[Processor, ...] = ()
     modules: tuple[Module, ...] = ()
+    network_boot: FromNetwork | None = None
 
 
 def refuses(profile: Profile) -> str | None:
@@ -70,7 +82,7 @@ def refuses(profile: Profile) -> str | None:
     for key, value, known in offered:
         if value not in known:
             return f"QEMU machines of the lab have no {key} {str(value)!r} (they have {', '.join(known)})"
-    return None
+    return firmware.refuses(profile)
 
 
 def escaped(value: str) -> str:
@@ -84,10 +96,10 @@ def words(hardware: Hardware, forwards: Mapping[int, int]) -> list[str]:
         hardware.binary,
         *_processor(hardware),
         *_ways_in(),
-        *_kernel(hardware.spec),
+        *_kernel(hardware),
         *_disks(hardware),
-        *_network(hardware.spec.profile, forwards),
-        *_small_devices(hardware.spec.profile),
+        *_network(hardware, forwards),
+        *_small_devices(hardware),
         *_plugged(hardware),
     ]
 
@@ -110,6 +122,8 @@ def _processor(hardware: Hardware) -> list[str]:
     machine = profile.chipset
     if hardware.files.firmware_variables is not None:
         machine += ",pflash0=firmware-code,pflash1=firmware-variables"
+    if profile.secure_boot:
+        machine += ",smm=on"
     if profile.firmware is Firmware.BIOS and hardware.spec.image.kernel is None:
         # SeaBIOS and boot loaders then speak on the serial line too; the screen is no evidence that can be searched.
         machine += ",graphics=off"
@@ -119,6 +133,8 @@ def _processor(hardware: Hardware) -> list[str]:
         *("-machine", machine),
         *("-accel", accelerator),
         *("-cpu", hardware.cpu_model),
+        # Variables can be written in system management mode alone, so not by the guest's kernel (OvmfPkg/README).
+        *(("-global", "driver=cfi.pflash01,property=secure,value=on") if profile.secure_boot else ()),
         *("-smp", f"{profile.vcpus},maxcpus={profile.max_vcpus or profile.vcpus}"),
         *("-m", _memory(profile)),
         *("-nodefaults", "-no-user-config", "-no-shutdown"),
@@ -147,15 +163,19 @@ def _ways_in() -> list[str]:
     ]
 
 
-def _kernel(spec: MachineSpec) -> list[str]:
-    image = spec.image
-    if image.kernel is None:
-        return []
+def kernel_arguments(spec: MachineSpec) -> str:
+    """What the kernel of the machine is told."""
     root = ROOT_DEVICES[spec.profile.disk]
     # The last console= is the one behind /dev/console; the first puts the kernel on the screen as well.
-    arguments = f"{image.kernel_arguments} root={root} rw console=tty0 console=ttyS0".strip()
+    return f"{spec.image.kernel_arguments} root={root} rw console=tty0 console=ttyS0".strip()
+
+
+def _kernel(hardware: Hardware) -> list[str]:
+    image = hardware.spec.image
+    if image.kernel is None or hardware.files.boot is not None or hardware.network_boot is not None:
+        return []
     initrd = [] if image.initrd is None else ["-initrd", str(image.initrd)]
-    return ["-kernel", str(image.kernel), *initrd, "-append", arguments]
+    return ["-kernel", str(image.kernel), *initrd, "-append", kernel_arguments(hardware.spec)]
 
 
 def _disks(hardware: Hardware) -> list[str]:
@@ -165,7 +185,10 @@ def _disks(hardware: Hardware) -> list[str]:
     if files.firmware_code is not None and files.firmware_variables is not None:
         found += _blockdev("firmware-code", files.firmware_code, "raw", read_only=True)
         found += _blockdev("firmware-variables", files.firmware_variables, "qcow2")
-    found += [*_blockdev("root", files.root, "qcow2"), *_disk_device(hardware.spec.profile, bus, "root", 0)]
+    found += _blockdev("root", files.root, "qcow2")
+    # Nothing else is tried when what should be started is refused, or the network does not answer.
+    first = files.boot is None and hardware.network_boot is None
+    found += _disk_device(hardware.spec.profile, bus, "root", 0, bootable=first)
     if files.seed is not None:
         read_only = files.seed_format == "raw"
         found += _blockdev("seed", files.seed, files.seed_format, read_only=read_only)
@@ -186,10 +209,10 @@ def _controller(profile: Profile) -> list[str]:
     return []
 
 
-def _disk_device(profile: Profile, bus: str, node: str, unit: int) -> list[str]:
+def _disk_device(profile: Profile, bus: str, node: str, unit: int, *, bootable: bool = False) -> list[str]:
     serial = f"lab-{node}"
     # Place 0 belongs to a kernel given with -kernel.
-    boot: dict[str, object] = {"bootindex": 1} if node == "root" else {}
+    boot: dict[str, object] = {"bootindex": 1} if bootable else {}
     if bus == "nvme":
         device: dict[str, object] = {"driver": "nvme-ns", "bus": "nvme0", "nsid": unit + 1}
     elif bus == "sata":
@@ -223,15 +246,21 @@ def _blockdev(node: str, path: Path, disk_format: str, *, read_only: bool = Fals
     return ["-blockdev", json.dumps(blockdev(node, path, disk_format, read_only=read_only))]
 
 
-def _network(profile: Profile, forwards: Mapping[int, int]) -> list[str]:
+def _network(hardware: Hardware, forwards: Mapping[int, int]) -> list[str]:
+    profile, served = hardware.spec.profile, hardware.network_boot
     rules = "".join(f",hostfwd=tcp:127.0.0.1:{here}-{GUEST_ADDRESS}:{guest}" for guest, here in forwards.items())
-    card = {"driver": plugged.NETWORK_CARDS[profile.nic], "id": "nic0", "netdev": "net0", "mac": GUEST_MAC}
-    if profile.nic == "virtio":
+    card: dict[str, object] = {"driver": plugged.NETWORK_CARDS[profile.nic], "id": "nic0", "netdev": "net0"}
+    card["mac"] = GUEST_MAC
+    if served is not None:
+        rules += f",tftp={escaped(str(served.folder))},bootfile={escaped(served.file)}"
+        card["bootindex"] = 0
+    elif profile.nic == "virtio":
         card["romfile"] = ""  # no network boot: its menu costs seconds before every disk boot
     return ["-netdev", f"user,id=net0{rules}", *_device(card)]
 
 
-def _small_devices(profile: Profile) -> list[str]:
+def _small_devices(hardware: Hardware) -> list[str]:
+    profile, boot = hardware.spec.profile, hardware.files.boot
     found = [
         *("-object", json.dumps({"qom-type": "rng-random", "id": "rng0", "filename": "/dev/urandom"})),
         *_device({"driver": "virtio-rng-pci", "id": "random", "rng": "rng0"}),
@@ -242,6 +271,13 @@ def _small_devices(profile: Profile) -> list[str]:
         *_device({"driver": "virtio-serial-pci", "id": "ports"}),
         *_device({"driver": "virtserialport", "bus": "ports.0", "nr": 1, "chardev": "agent", "name": AGENT_PORT}),
     ]
+    found += tpm.words(profile)
+    if boot is not None:
+        # Behind the others, so that they keep their names in the guest.
+        disk: dict[str, object] = {"driver": "virtio-blk-pci", "id": "disk-boot", "drive": "boot", "serial": "lab-boot"}
+        if hardware.network_boot is None:
+            disk["bootindex"] = 1
+        found += [*_blockdev("boot", boot, "raw", read_only=True), *_device(disk)]
     for number, port in enumerate(plugged.ports(profile)):
         found += _device({"driver": "pcie-root-port", "id": port, "chassis": number + 1, "slot": number})
     return found

@@ -12,8 +12,10 @@ from lab.contracts import Capability, HostFacts, Image, Machine, MachineSpec, Ow
 from lab.errors import HypervisorRefused, ImageError, MissingTool
 from lab.hypervisors import _qemu_accelerator as accelerator
 from lab.hypervisors import _qemu_arguments as arguments
+from lab.hypervisors import _qemu_firmware as firmware
 from lab.hypervisors import _qemu_power as power
 from lab.hypervisors import _qemu_store as store
+from lab.hypervisors import _qemu_tpm as tpm
 from lab.hypervisors import _qemu_warm as warm
 from lab.hypervisors._qemu_machine import QemuMachine
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from lab.hypervisors.qemu import Settings
 
 OLDEST = (6, 2)  # the first that takes `-device` as JSON
+# docs/devel/vhost.rst, hw/virtio/vhost-vsock.c: QEMU has no vsock device of its own, only the host kernel's.
+_NO_VSOCK = "QEMU's vsock device is that of the host's kernel (/dev/vhost-vsock), which belongs to root"
 _NEEDED_BYTES = 64 << 20  # an overlay grows by what the guest writes; less than this is no start
 
 # What a guest sees under software emulation: all that QEMU emulates but what gave wrong data in soak tests of
@@ -71,7 +75,12 @@ class QemuHost:
         )
 
     def limits(self) -> Mapping[Capability, str]:
-        return {}
+        lacking = {
+            Capability.TPM: tpm.lacks(),
+            Capability.SECURE_BOOT: firmware.lacks_for_secure_boot(),
+            Capability.VSOCK: _NO_VSOCK,
+        }
+        return {capability: reason for capability, reason in lacking.items() if reason}
 
     def upload(self, image: Image) -> None:
         """Nothing moves: the host is this machine. Raises `ImageError` when a file of the image is not there."""
@@ -88,7 +97,7 @@ class QemuHost:
         if reason is not None:
             raise HypervisorRefused(reason)
         self.upload(spec.image)
-        power.require_firmware(spec)
+        power.require_parts(spec)
         directory = store.directory_of(self._name, spec.name)
         mark = store.Mark(
             spec, self._binary, self._choice().name, self._cpu_model(), fixed_port=self._settings.ssh_port

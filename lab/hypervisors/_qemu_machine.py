@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from lab import log
 from lab.contracts import CommandResult, Endpoint, MachineSpec, MachineState
 from lab.errors import HypervisorRefused
+from lab.hypervisors import _qemu_boot as boot
 from lab.hypervisors import _qemu_growth as growth
 from lab.hypervisors import _qemu_guest as guest
 from lab.hypervisors import _qemu_plug as plug
@@ -16,6 +17,7 @@ from lab.hypervisors import _qemu_saved as saved
 from lab.hypervisors import _qemu_screen as screen
 from lab.hypervisors import _qemu_serial as serial
 from lab.hypervisors import _qemu_snapshots as snapshots
+from lab.hypervisors import _qemu_tpm as tpm
 from lab.hypervisors._qemu_arguments import GUEST_ADDRESS
 from lab.hypervisors._qemu_store import Directory
 
@@ -157,6 +159,24 @@ class QemuMachine:
 
     def type_on_console(self, data: bytes) -> None:
         serial.type_bytes(self.directory, data, timeout_s=serial.LIMIT_S)
+
+    # -----------------------------------------------------------------------------------------------------
+    # Firmware
+
+    def tpm_version(self) -> str:
+        return tpm.VERSION if self._spec.profile.tpm else ""
+
+    def secure_boot_enforced(self) -> bool:
+        return boot.enforces_signatures(self.directory)
+
+    def boot_unsigned(self) -> None:
+        boot.without_signature(self.directory)
+
+    def boot_from_network(self, directory: Path, file: str) -> None:
+        boot.from_network(self.directory, directory, file)
+
+    # -----------------------------------------------------------------------------------------------------
+    # What a person would see
 
     def screenshot(self) -> bytes:
         return screen.shot(self.directory)

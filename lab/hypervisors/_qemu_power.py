@@ -19,23 +19,30 @@ from lab.errors import (
     LabDiskFull,
     LabError,
     MachineVanished,
-    MissingTool,
     WaitedTooLong,
 )
 from lab.hypervisors import _qemu_arguments as arguments
+from lab.hypervisors import _qemu_boot_disk as boot_disk
+from lab.hypervisors import _qemu_firmware as firmware
+from lab.hypervisors import _qemu_tpm as tpm
 from lab.hypervisors._qemu_arguments import Files, Hardware
 from lab.hypervisors._qemu_monitor import Monitor, MonitorLost, talk
 from lab.hypervisors._qemu_store import Directory, Mark, Running
 
 START_LIMIT_S = 60.0
 _KEEPER = Path(__file__).with_name("_qemu_keeper.py")
-_FIRMWARE = Path("/usr/share/OVMF")
-_PACKAGES = {"qemu-img": "qemu-utils", "cp": "coreutils"}
+_PACKAGES = {
+    "qemu-img": "qemu-utils",
+    "cp": "coreutils",
+    "sh": "dash",
+    **dict.fromkeys(("mformat", "mmd", "mcopy"), "mtools"),
+}
 _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)\s")
 _PAUSED = frozenset(
     {"paused", "prelaunch", "inmigrate", "postmigrate", "finish-migrate", "save-vm", "restore-vm", "suspended"}
 )
 DiskCommands = Callable[[Mark, Directory], list[list[str]]]
+Alter = Callable[[Hardware], Hardware]
 _log = log.get(__name__)
 
 
@@ -51,8 +58,9 @@ def hardware(mark: Mark, directory: Directory) -> Hardware:
         seed=seed,
         seed_format="qcow2" if overlaid else "raw",
         data=directory.data if spec.data_disk_mib else None,
-        firmware_code=_FIRMWARE / "OVMF_CODE_4M.fd" if uefi else None,
+        firmware_code=firmware.code(spec.profile),
         firmware_variables=directory.variables if uefi else None,
+        boot=directory.boot if boot_disk.wanted(spec) else None,
     )
     disks = tuple((plugged, directory.plugged(plugged.name)) for plugged in mark.disks)
     return Hardware(
@@ -81,9 +89,19 @@ def disk_commands(mark: Mark, directory: Directory) -> list[list[str]]:
     if spec.data_disk_mib:
         made.append(["qemu-img", "create", "-q", "-f", "qcow2", str(directory.data), f"{spec.data_disk_mib}M"])
     if spec.profile.firmware is Firmware.UEFI:
-        variables = str(_FIRMWARE / "OVMF_VARS_4M.fd")
+        variables = str(firmware.variables(spec.profile))
         made.append(["qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", variables, str(directory.variables)])
-    return made
+    return [*made, *own_boot_disk(mark, directory)]
+
+
+def own_boot_disk(mark: Mark, directory: Directory) -> list[list[str]]:
+    """What makes the disk that the firmware starts from, where that is not the root disk."""
+    return boot_commands(mark, directory.boot, firmware.SHIM) if boot_disk.wanted(mark.spec) else []
+
+
+def boot_commands(mark: Mark, target: Path, program: Path) -> list[list[str]]:
+    """What makes a disk from which the firmware starts `program`, and that the image's kernel."""
+    return boot_disk.commands(mark.spec, arguments.kernel_arguments(mark.spec), target, program)
 
 
 def seed_commands(mark: Mark, directory: Directory) -> list[list[str]]:
@@ -110,10 +128,10 @@ def make_disks(commands: list[list[str]]) -> None:
         process.check([process.find(command[0], package=_PACKAGES[command[0]]), *command[1:]], timeout_s=120)
 
 
-def require_firmware(spec: MachineSpec) -> None:
-    """Raises `MissingTool` when the profile wants UEFI and this machine has no build of it."""
-    if spec.profile.firmware is Firmware.UEFI and not (_FIRMWARE / "OVMF_CODE_4M.fd").is_file():
-        raise MissingTool(f"the UEFI firmware is not in {_FIRMWARE}", hint="apt-get install ovmf")
+def require_parts(spec: MachineSpec) -> None:
+    """Raises `MissingTool` when this machine lacks a firmware or an emulator that the profile wants."""
+    firmware.require(spec.profile)
+    tpm.command(spec.profile)
 
 
 def reproduce(mark: Mark, directory: Directory) -> str:
@@ -124,6 +142,8 @@ def reproduce(mark: Mark, directory: Directory) -> str:
     cloned = ["# The lab started it from a saved memory; by hand it boots."] if mark.warm_key else []
     lines = [*cloned, f"mkdir -p {shlex.quote(str(directory.path))} && cd {shlex.quote(str(directory.path))}"]
     lines += [shlex.join(command) for command in disk_commands(mark, directory)]
+    lines += tpm.by_hand(mark.spec.profile)
+    pretty += "".join(f" \\\n  {word}" for word in tpm.by_hand_line(mark.spec.profile))
     return "\n".join((*lines, pretty, ""))
 
 
@@ -131,20 +151,22 @@ def reproduce(mark: Mark, directory: Directory) -> str:
 # Starting
 
 
-def launch(directory: Directory, *, extra: tuple[str, ...] = (), incoming: Path | None = None) -> None:
-    """Start QEMU and its keeper; returns when the monitor answers.
+def launch(
+    directory: Directory, *, extra: tuple[str, ...] = (), incoming: Path | None = None, alter: Alter | None = None
+) -> None:
+    """Start QEMU and its keeper; returns when the monitor answers. `alter` changes the hardware of this start alone.
 
     Raises `LabBusy` for a port that is taken or memory that is not there, `LabDiskFull`, `HypervisorRefused`.
     """
     mark = directory.change(wanted="running", resets=0)
     try:
-        _launch(directory, (*_line(mark, directory), *extra), incoming)
+        _launch(directory, (*_line(mark, directory, alter), *extra), incoming)
     except LabBusy:
         if mark.fixed_port or not any(mark.forwards.values()):
             raise
         # The ports of the last start are somebody else's now: any others will do.
         mark = directory.change(forwards=dict.fromkeys(mark.forwards, 0))
-        _launch(directory, (*_line(mark, directory), *extra), incoming)
+        _launch(directory, (*_line(mark, directory, alter), *extra), incoming)
     with talk(directory.here) as monitor:
         directory.change(forwards=_forwards(monitor))
     _log.info("machine.started", machine=mark.spec.name, directory=directory.path, incoming=incoming)
@@ -159,13 +181,17 @@ def launch_beside(there: Directory) -> None:
     _launch(there, (*arguments.words(hardware(mark, there), {}), "-S", "-incoming", "defer"), None)
 
 
-def _line(mark: Mark, directory: Directory) -> list[str]:
-    return arguments.words(hardware(mark, directory), _wanted_forwards(mark))
+def _line(mark: Mark, directory: Directory, alter: Alter | None) -> list[str]:
+    made = hardware(mark, directory)
+    return arguments.words(made if alter is None else alter(made), _wanted_forwards(mark))
 
 
 def _launch(directory: Directory, line: Sequence[str], incoming: Path | None) -> None:
     directory.forget_process()
-    (directory.here / "qmp.sock").unlink(missing_ok=True)
+    profile = directory.read().spec.profile
+    for left in ("qmp.sock", "agent.sock"):
+        (directory.here / left).unlink(missing_ok=True)
+    tpm.prepare(directory.here, profile)
     for log_file in directory.here.glob("stderr.log*"):
         log_file.unlink()
     job = {
@@ -173,6 +199,7 @@ def _launch(directory: Directory, line: Sequence[str], incoming: Path | None) ->
         "console": str(directory.path),
         "argv": line,
         "incoming": None if incoming is None else str(incoming),
+        "tpm": tpm.command(profile),
     }
     # -I -S: neither the environment nor site packages can change or slow the keeper.
     keeper = process.run([sys.executable, "-I", "-S", _KEEPER], timeout_s=START_LIMIT_S, stdin=json.dumps(job).encode())
@@ -256,6 +283,26 @@ def forward(directory: Directory, guest_port: int) -> int:
         raise HypervisorRefused(f"QEMU did not forward a port to port {guest_port} of the guest: {said}")
     directory.change(forwards=found)
     return found[guest_port]
+
+
+def forward_again(monitor: Monitor, forwards: Mapping[int, int], *, patience_s: float) -> Mapping[int, int]:
+    """Make the same ports lead to a machine that has a new process; what leads there then.
+
+    A port that somebody took in between is given up for any free one.
+    """
+    for guest, here in forwards.items():
+
+        def leads(port: int, guest: int = guest) -> bool:
+            if guest not in _forwards(monitor):
+                monitor.human(f"hostfwd_add net0 tcp:127.0.0.1:{port}-{arguments.GUEST_ADDRESS}:{guest}")
+            return guest in _forwards(monitor)
+
+        try:
+            waiting.until(lambda port=here, leads=leads: leads(port), what=f"port {here}", timeout_s=patience_s)  # type: ignore[misc]
+        except WaitedTooLong as reason:
+            _log.warning("port.lost", port=here, reason=reason)
+            leads(0)
+    return _forwards(monitor)
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -351,6 +398,8 @@ def _end(running: Running) -> None:
         process.end_by_id(running.pid, running.started)
         # The keeper ends with QEMU; one that hangs would keep the files open.
         process.end_by_id(running.keeper_pid, running.keeper_started, patience_s=1.0)
+        # It ends with QEMU; the next start needs its files unlocked.
+        process.end_by_id(running.tpm_pid, running.tpm_started, patience_s=1.0)
     except subprocess.SubprocessError as reason:
         raise HypervisorRefused(f"QEMU, process {running.pid}, cannot be ended: {reason}") from reason
     if running.is_alive():

@@ -170,7 +170,7 @@ def disk_commands(warm_key: str) -> Callable[[Mark, Directory], list[list[str]]]
     home = _home(warm_key)
 
     def commands(mark: Mark, directory: Directory) -> list[list[str]]:
-        made = power.seed_commands(mark, directory)
+        made = [*power.seed_commands(mark, directory), *power.own_boot_disk(mark, directory)]
         for name, path in _disks(mark, directory).items():
             frozen = path.with_name(f"frozen-{name}")
             link = "--link" if home.stat().st_dev == directory.path.stat().st_dev else "--reflink=auto"

@@ -106,11 +106,17 @@ def log_in_to_clone(machine: Machine, make: GuestMaker, template: SshLogin, iden
     what = f"the restored {machine.name} to answer"
     guest = waiting.until(lambda: answers(template), what=what, timeout_s=CLONE_TIMEOUT_S)
     try:
-        linux.renew_identity(guest.channel, identity, keys.client_key().public, datetime.now(UTC))
+        renewal = linux.renew_identity(guest.channel, identity, keys.client_key().public, datetime.now(UTC))
     finally:
         guest.close()
     own = SshLogin(template.user, template.private_key, identity.host_key_public)
-    return waiting.until(lambda: answers(own), what=f"{what} with its own identity", timeout_s=CLONE_TIMEOUT_S)
+    guest = waiting.until(lambda: answers(own), what=f"{what} with its own identity", timeout_s=CLONE_TIMEOUT_S)
+    try:
+        linux.await_clock(guest.channel, renewal)
+    except BaseException:
+        guest.close()
+        raise
+    return guest
 
 
 class _Prober:

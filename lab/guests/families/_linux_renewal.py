@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from lab.errors import ConfigurationError, GuestCommandFailed
 from lab.guests.identity import Identity
 
-# All that is secret or long comes by standard input, one value a line, the private key as the rest.
+# All that is secret or long comes by standard input, one value a line, the private key as the rest. Every program
+# that is started costs an emulated guest 20 ms, so what the shell can do by itself it does.
 SCRIPT = r"""set -eu
 umask 077
 read -r now; read -r entropy
@@ -22,12 +23,12 @@ read -r stat </proc/$PPID/stat
 set -- $stat
 case $up in 0.*) ;; *) now=$((now + ${up%.*}${up#*.} - ${22})) ;; esac
 whole=$((now / 100)) part=$((now % 100 + 100))
-# busybox's date knows whole seconds only, so there it waits for the next one while the rest is done.
+# busybox's date knows whole seconds only, so there it waits for the next one while everything else goes on.
 ticking=
 date -u -s "@$whole.${part#1}" >/dev/null 2>&1 || {
   rest=$((300 - part))
   [ "$part" -gt 100 ] || whole=$((whole - 1))
-  { sleep "0.${rest#[12]}"; date -u -s "@$((whole + 1))" >/dev/null; } &
+  { sleep "0.${rest#[12]}"; date -u -s "@$((whole + 1))"; } </dev/null >/dev/null 2>&1 &
   ticking=$!
 }
 printf '%s' "$entropy" >/dev/urandom
@@ -45,7 +46,7 @@ read -r name; printf '%s\n' "$name" >"$dir/hostname"
 read -r line; printf '%s\n' "$line" >"$dir/machine-id"
 read -r line; printf '%s\n' "$line" >"$dir/ssh_host_ed25519_key.pub"
 read -r line; printf '%s\n' "$line" >"$dir/authorized_keys"
-cat >"$dir/ssh_host_ed25519_key"
+while IFS= read -r line; do printf '%s\n' "$line"; done >"$dir/ssh_host_ed25519_key"
 if [ -x /usr/lib/interop-lab/apply-identity ]; then
   /usr/lib/interop-lab/apply-identity "$dir" >&2
 else
@@ -60,11 +61,19 @@ else
   # HUP makes sshd start itself anew; sessions are processes of their own and stay.
   kill -HUP "$(cat /run/sshd.pid)"
 fi
-[ -z "$ticking" ] || wait "$ticking"
-echo "clock $(date -u +%s.%N) reseeded $reseeded"
+if [ -n "$ticking" ]; then
+  echo "ticking $ticking reseeded $reseeded"
+else
+  echo "clock $(date -u +%s.%N) reseeded $reseeded"
+fi
 """
 
-_ANSWER = re.compile(r"clock ([0-9]{1,12})(?:\.([0-9]{1,9}))?\S* reseeded (yes|no)")
+# Waits for the process that sets the clock at the next whole second.
+CLOCK = r"""while kill -0 "$1" 2>/dev/null; do sleep 0.02; done; date -u +%s"""
+
+_ANSWER = re.compile(r"(?:clock ([0-9]{1,12})(?:\.([0-9]{1,9}))?\S*|ticking ([0-9]{1,9})) reseeded (yes|no)")
+_SECONDS = re.compile(r"[0-9]{1,12}")
+_LATEST_S = 60.0  # a guest that stood still for so long between two programs is of no use anyway
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,8 @@ class Renewal:
     """
 
     reseeded: bool
-    clock_late_s: float  # at most so late (the answer's way back is in it); rarely negative
+    clock_late_s: float | None  # at most so late (the answer's way back is in it); none while it is being set
+    ticking: int | None = None  # the process that sets the clock at its next whole second
 
 
 def content(identity: Identity, authorized_key: str, now: datetime) -> bytes:
@@ -100,7 +110,18 @@ def read(answer: str, now: datetime, seconds: float) -> Renewal:
     found = _ANSWER.search(answer)
     if found is None:
         raise GuestCommandFailed(f"the guest's answer to its new identity makes no sense: {answer[-200:]!r}")
+    reseeded = found[4] == "yes"
+    if found[3] is not None:
+        return Renewal(reseeded=reseeded, clock_late_s=None, ticking=int(found[3]))
     # A date without %N leaves its letters; its second is half over on average.
     guests = int(found[1]) + (float(f"0.{found[2]}") if found[2] else 0.5)
     arrived = (now + timedelta(seconds=seconds)).timestamp()
-    return Renewal(reseeded=found[3] == "yes", clock_late_s=arrived - guests)
+    return Renewal(reseeded=reseeded, clock_late_s=arrived - guests)
+
+
+def with_clock(renewal: Renewal, answer: str, now: datetime) -> Renewal:
+    """The renewal once the clock is set. Raises `GuestCommandFailed` when it is not what it was set to."""
+    late_s = now.timestamp() - int(answer) - 0.5 if _SECONDS.fullmatch(answer) else None
+    if late_s is None or abs(late_s) > _LATEST_S:
+        raise GuestCommandFailed(f"the guest did not take the time: it says {answer[:40]!r} at {now.timestamp():.0f}")
+    return Renewal(renewal.reseeded, late_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from datetime import datetime
+from datetime import UTC, datetime
 
 from lab.contracts import Channel, CommandResult
 from lab.errors import GuestCommandFailed
@@ -13,7 +13,7 @@ from lab.guests.families import _linux_facts, _linux_renewal
 from lab.guests.families._linux_renewal import Renewal
 from lab.guests.identity import Identity
 
-__all__ = ["POWER_OFF", "REBOOT", "Renewal", "boot_id", "gather", "renew_identity"]
+__all__ = ["POWER_OFF", "REBOOT", "Renewal", "await_clock", "boot_id", "gather", "renew_identity"]
 
 REBOOT: tuple[str, ...] = ("reboot",)
 POWER_OFF: tuple[str, ...] = ("poweroff",)
@@ -39,7 +39,8 @@ def boot_id(channel: Channel, *, timeout_s: float = 60.0) -> str:
 def renew_identity(channel: Channel, identity: Identity, authorized_key: str, now: datetime) -> Renewal:
     """Set clock, host name, machine id, host key, authorized key and stir the random generator: one round trip.
 
-    The channel still shows the old host key; connect anew, with the new one pinned.
+    The channel still shows the old host key; connect anew, with the new one pinned, and call `await_clock`: a guest
+    whose `date` knows whole seconds only waits for the next one meanwhile.
     Raises `GuestCommandFailed`, `CommandTimedOut`, `GuestUnreachable`.
     """
     stdin = _linux_renewal.content(identity, authorized_key, now)
@@ -50,6 +51,17 @@ def renew_identity(channel: Channel, identity: Identity, authorized_key: str, no
             hint="delete the warm copy; the next run boots the guest anew",
         )
     return _linux_renewal.read(result.out, now, result.seconds)
+
+
+def await_clock(channel: Channel, renewal: Renewal) -> Renewal:
+    """Wait, a second at most, until the clock that was renewed is set.
+
+    Raises `GuestCommandFailed` when it is not, `CommandTimedOut`, `GuestUnreachable`.
+    """
+    if renewal.ticking is None:
+        return renewal
+    argv = ("/bin/sh", "-c", _linux_renewal.CLOCK, "sh", str(renewal.ticking))
+    return _linux_renewal.with_clock(renewal, channel.run(argv, timeout_s=60.0).out, datetime.now(UTC))
 
 
 def _said(result: CommandResult) -> str:

@@ -214,7 +214,9 @@ def test_the_private_key_travels_by_standard_input_only() -> None:
     assert "PRIVATE KEY" not in " ".join(argv)
     assert identity.host_key_private.encode() in stdin
     assert b"clone-1\n" in stdin
+    assert renewal.clock_late_s is not None
     assert (renewal.reseeded, round(renewal.clock_late_s, 3)) == (True, 0.25)
+    assert linux.await_clock(channel, renewal) == renewal
 
 
 def test_entropy_differs_each_time() -> None:
@@ -238,6 +240,27 @@ def test_a_guest_that_refuses_its_identity_is_told_without_the_key() -> None:
 def test_an_answer_without_clock_makes_no_sense() -> None:
     with pytest.raises(GuestCommandFailed, match="makes no sense: 'what\\?'"):
         linux.renew_identity(FixedChannel(b"what?"), Identity.make("a"), "key", NOW)
+
+
+def test_a_clock_that_waits_for_its_second_is_waited_for() -> None:
+    told = linux.renew_identity(FixedChannel(b"ticking 123 reseeded no\n"), Identity.make("a"), "key", NOW)
+    channel = FixedChannel(f"{datetime.now(UTC).timestamp():.0f}\n".encode())
+
+    renewal = linux.await_clock(channel, told)
+
+    assert (told.clock_late_s, told.ticking) == (None, 123)
+    assert channel.asked[0][0][-1] == "123"
+    assert renewal.ticking is None
+    assert renewal.clock_late_s is not None
+    assert abs(renewal.clock_late_s) < 60
+
+
+@pytest.mark.parametrize("answer", [b"1000000000\n", b"", b"date: not found\n"])
+def test_a_clock_that_was_not_set_is_noticed(answer: bytes) -> None:
+    told = linux.renew_identity(FixedChannel(b"ticking 123 reseeded no\n"), Identity.make("a"), "key", NOW)
+
+    with pytest.raises(GuestCommandFailed, match="the guest did not take the time"):
+        linux.await_clock(FixedChannel(answer), told)
 
 
 def test_an_authorized_key_of_two_lines_is_refused() -> None:
@@ -293,7 +316,12 @@ def test_the_script_applies_an_identity_in_every_shell(
     done = process.run(command, stdin=_linux_renewal.content(identity, "ssh-ed25519 AAAA lab", NOW), timeout_s=60)
 
     assert done.status == 0, done.stderr
-    assert re.fullmatch(r"clock \d+\.\d+ reseeded no\n", done.stdout)
+    if not fractions:
+        (ticking,) = re.fullmatch(r"ticking (\d+) reseeded no\n", done.stdout).groups()  # type: ignore[union-attr]
+        waited = process.run([*shell, "-c", _linux_renewal.CLOCK, "sh", ticking], timeout_s=60)
+        assert re.fullmatch(r"\d+\n", waited.stdout)
+    else:
+        assert re.fullmatch(r"clock \d+\.\d+ reseeded no\n", done.stdout)
     assert (tmp_path / "hostname").read_text() == "clone-1\n"
     assert (tmp_path / "etc/machine-id").read_text() == identity.machine_id + "\n"
     assert (tmp_path / "etc/ssh/ssh_host_ed25519_key").read_text() == identity.host_key_private

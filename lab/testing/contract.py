@@ -96,7 +96,7 @@ def meaning_of(what: Capability | str) -> str:
     return said[:1].upper() + said[1:]
 
 
-def tests_of(contract: type) -> Iterator[ContractTest]:
+def contract_tests(contract: type) -> Iterator[ContractTest]:
     """The tests of a contract class, the required ones first. Raises `ValueError` for an unmarked one."""
     found = []
     for name, function in inspect.getmembers(contract, inspect.isfunction):

@@ -44,6 +44,7 @@ from lab.contracts import (
 )
 from lab.errors import HypervisorRefused, LabError
 from lab.testing.contract import proves
+from lab.testing.hypervisor_agent import AgentContract
 from lab.testing.hypervisor_capabilities import CapabilityContract
 
 BootSpec = Callable[[str], MachineSpec]
@@ -161,6 +162,12 @@ class RequiredContract:
             assert len(reason.split()) >= 3, f"{capability}: {reason!r} is not a sentence"
 
     @proves("driver.host")
+    def test_what_is_not_offered_has_a_reason(self, hypervisor: Hypervisor, made: Machine) -> None:
+        for capability, protocol in CAPABILITY_PROTOCOLS.items():
+            if not isinstance(made, protocol) and not isinstance(hypervisor, protocol):
+                assert capability in hypervisor.limits(), f"nothing is said of {capability}, which is not there"
+
+    @proves("driver.host")
     def test_an_image_whose_file_is_missing_is_refused(self, hypervisor: Hypervisor, boot_spec: BootSpec) -> None:
         image = boot_spec(_new_name()).image
         missing = replace(image, disk=image.disk.with_name("is-not-there"), digest="sha256:" + "0" * 64)
@@ -224,6 +231,19 @@ class RequiredContract:
         machine.stop()
         again = hypervisor.create(machine.spec)
         again.destroy()
+
+    @proves("driver.machines")
+    def test_destroying_a_machine_leaves_the_others_alone(
+        self, hypervisor: Hypervisor, boot_spec: BootSpec, made: Machine
+    ) -> None:
+        other = hypervisor.create(boot_spec(_new_name()))
+
+        other.destroy()
+
+        assert made.state() is MachineState.STOPPED
+        assert made.name in [machine.name for _, machine in hypervisor.machines()]
+        made.start()
+        assert made.state() is MachineState.RUNNING
 
     @proves("driver.machines")
     def test_what_reproduces_a_machine_names_its_image(self, made: Machine) -> None:
@@ -316,7 +336,7 @@ class RequiredContract:
         )
 
 
-class HypervisorContract(CapabilityContract, RequiredContract):
+class HypervisorContract(AgentContract, CapabilityContract, RequiredContract):
     """What every driver must do, then what it says that it can do (pytest runs the last base first)."""
 
 

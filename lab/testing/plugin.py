@@ -96,7 +96,7 @@ class QualificationPlugin:
         for item in items:
             owner = item.getparent(pytest.Class)
             if owner is not None and not ids:
-                ids = {test.name: test.id for test in contract.tests_of(owner.obj)}
+                ids = {test.name: test.id for test in contract.contract_tests(owner.obj)}
             item.stash[CHECK_ID] = ids.get(item.name, item.nodeid)
 
     def pytest_unconfigure(self) -> None:

@@ -45,7 +45,7 @@ def catalogue() -> Catalogue:
     )
     checks = tuple(
         Check(test.id, test.feature, cold=True, families=FAMILIES, timeout_s=LIMIT_S, meaning=test.meaning)
-        for test in contract.tests_of(HypervisorContract)
+        for test in contract.contract_tests(HypervisorContract)
     )
     return Catalogue(features, checks)
 

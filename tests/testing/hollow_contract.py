@@ -63,12 +63,23 @@ def _zero(*_: Any, **__: Any) -> int:
 _METHODS = """
     start stop addresses endpoint reproduce destroy upload machines snapshot restore delete_snapshot snapshots
     warm_key has_warm save_warm warm_identity clone_warm forget_warm pause resume inject_nmi set_balloon attach_disk
-    detach_disk resize_data_disk attach_nic detach_nic close
+    detach_disk resize_data_disk attach_nic detach_nic close attach_shared_nic set_vcpus attach_memory detach_memory
+    save_state discard_saved_state destinations migrate_live place type_on_console boot_unsigned boot_from_network
+    agent_run agent_read agent_write agent_addresses vsock_endpoint
 """
 for _method in _METHODS.split():
     setattr(Hollow, _method, _nothing)
-for _method in ("balloon_mib", "data_disk_used_bytes"):
+for _method in ("balloon_mib", "data_disk_used_bytes", "vcpus", "watchdog_fired", "freeze", "thaw"):
     setattr(Hollow, _method, _zero)
+
+
+def _yes(*_: Any, **__: Any) -> bool:
+    return True
+
+
+for _method in ("has_saved_state", "agent_answers", "secure_boot_enforced"):
+    setattr(Hollow, _method, _yes)
+Hollow.tpm_version = lambda self: "2.0"  # type: ignore[attr-defined]
 Hollow.screenshot = lambda self: b""  # type: ignore[attr-defined]
 
 

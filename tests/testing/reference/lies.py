@@ -1,0 +1,164 @@
+"""The lies that the reference driver can tell, and by which test of the contract each is convicted.
+
+The reference (docs/reference/driver-contract.md) is made from this table as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Lie:
+    """One way not to keep the contract."""
+
+    name: str
+    does: str  # what the driver does wrong
+    convicted_by: tuple[str, ...]  # the tests that fail, of all the tests of their feature
+
+
+LIES = (
+    Lie("no-version", "does not know its version", ("test_the_host_says_what_it_is",)),
+    Lie("no-sentence", "says no reason for what it cannot do", ("test_limits_are_sentences_about_capabilities",)),
+    Lie(
+        "no-reason",
+        "has not a capability and says nothing of it",
+        ("test_what_is_not_offered_has_a_reason",),
+    ),
+    Lie(
+        "believes-images",
+        "takes an image that is not there",
+        ("test_an_image_whose_file_is_missing_is_refused",),
+    ),
+    Lie("any-name", "takes a path as a name", ("test_a_name_that_could_be_a_path_or_an_option_is_refused",)),
+    Lie("takes-twice", "gives a name twice", ("test_a_name_is_given_once",)),
+    Lie("always-has-address", "reports an address of a stopped machine", ("test_a_new_machine_is_stopped",)),
+    Lie("always-has-endpoint", "leads to a stopped machine", ("test_a_stopped_machine_has_no_endpoint",)),
+    Lie("leaves-traces", "destroys nothing", ("test_a_destroyed_machine_leaves_nothing",)),
+    Lie(
+        "destroys-others",
+        "destroys another machine too",
+        ("test_destroying_a_machine_leaves_the_others_alone",),
+    ),
+    Lie(
+        "lists-nothing",
+        "forgets its machines",
+        (
+            "test_destroying_a_machine_leaves_the_others_alone",
+            "test_a_machine_bears_its_owners_mark",
+            "test_another_look_at_the_host_finds_the_running_machine",
+        ),
+    ),
+    Lie("wrong-owner", "marks machines with another owner", ("test_a_machine_bears_its_owners_mark",)),
+    Lie("no-script", "tells a way to reproduce that is none", ("test_what_reproduces_a_machine_names_its_image",)),
+    Lie(
+        "other-endpoint",
+        "leads elsewhere at every look",
+        ("test_another_look_at_the_host_finds_the_running_machine",),
+    ),
+    Lie("stop-starts", "starts what it should stop", ("test_stopping_a_stopped_machine_changes_nothing",)),
+    Lie("start-reboots", "boots what runs already", ("test_starting_a_running_machine_changes_nothing",)),
+    Lie("cuts-power", "cuts the power where it should ask", ("test_a_guest_shuts_down_in_order_when_asked",)),
+    Lie(
+        "stale-address",
+        "reports the address of a machine that was stopped",
+        ("test_a_guest_shuts_down_in_order_when_asked",),
+    ),
+    Lie("returns-early", "returns before the guest has shut down", ("test_a_guest_shuts_down_in_order_when_asked",)),
+    Lie(
+        "forgets-disk",
+        "starts from an empty disk",
+        (
+            "test_a_guest_shuts_down_in_order_when_asked",
+            "test_a_power_cut_ends_the_guest_at_once_and_keeps_what_was_written",
+        ),
+    ),
+    Lie(
+        "keeps-memory",
+        "keeps memory over a power cut",
+        ("test_a_power_cut_ends_the_guest_at_once_and_keeps_what_was_written",),
+    ),
+    Lie(
+        "writes-into-image",
+        "lets the guest write into the image",
+        ("test_a_power_cut_ends_the_guest_at_once_and_keeps_what_was_written",),
+    ),
+    Lie(
+        "runs-for-ever", "does not see a guest that powered off", ("test_a_guest_that_powers_off_by_itself_is_stopped",)
+    ),
+    Lie("wrong-memory", "gives other hardware than was asked for", ("test_the_guest_has_the_hardware_of_the_profile",)),
+    Lie("deaf-console", "keeps no console", ("test_the_console_holds_what_the_guest_writes_there",)),
+    Lie("no-guest-address", "knows no address of a running guest", ("test_a_guest_computes_what_we_ask",)),
+    Lie(
+        "restores-nothing",
+        "restores nothing",
+        ("test_a_restored_machine_forgets_what_came_after", "test_a_stopped_machine_can_be_restored"),
+    ),
+    Lie(
+        "restores-disk-alone",
+        "claims memory and restores the disk",
+        ("test_a_restored_machine_forgets_what_came_after",),
+    ),
+    Lie("restores-once", "restores a snapshot once", ("test_a_restored_machine_forgets_what_came_after",)),
+    Lie(
+        "deletes-nothing",
+        "deletes no snapshot",
+        ("test_snapshots_are_listed_until_they_are_deleted", "test_a_stopped_machine_can_be_restored"),
+    ),
+    Lie("never-pauses", "says that it paused", ("test_a_paused_guest_stands_still_and_goes_on",)),
+    Lie("one-key", "has one key for all", ("test_a_key_depends_on_what_a_copy_depends_on",)),
+    Lie("clones-boot", "boots a clone anew", ("test_a_clone_goes_on_where_the_saved_machine_was",)),
+    Lie("clones-share", "lets clone and source share a disk", ("test_a_clone_goes_on_where_the_saved_machine_was",)),
+    Lie("clones-nothing", "makes a clone of a copy that is not there", ("test_a_copy_that_is_not_there_is_refused",)),
+    Lie("no-nmi", "injects nothing", ("test_an_nmi_reaches_the_processor",)),
+    Lie("no-picture", "has a text for a picture", ("test_a_screenshot_is_a_picture",)),
+    Lie(
+        "balloon-told",
+        "tells a balloon that the guest does not feel",
+        ("test_a_balloon_takes_memory_and_gives_it_back",),
+    ),
+    Lie("disk-stays", "leaves a disk that it took away", ("test_a_disk_comes_and_goes",)),
+    Lie("no-disk", "attaches a disk that never comes", ("test_a_disk_comes_and_goes",)),
+    Lie("card-stays", "leaves a card that it took away", ("test_a_card_comes_and_goes",)),
+    Lie("other-mac", "gives a card another address", ("test_a_card_comes_and_goes",)),
+    Lie(
+        "disk-told",
+        "tells a larger disk that the guest does not see",
+        ("test_the_data_disk_grows_while_the_guest_runs",),
+    ),
+    Lie("disk-shrinks", "lets a disk shrink", ("test_the_data_disk_grows_while_the_guest_runs",)),
+    Lie(
+        "types-nothing",
+        "types on a line that leads nowhere",
+        ("test_what_is_typed_on_the_console_reaches_a_program_in_the_guest",),
+    ),
+    Lie(
+        "types-anywhere",
+        "types on a stopped machine",
+        (
+            "test_what_is_typed_on_the_console_reaches_a_program_in_the_guest",
+            "test_nothing_is_typed_on_a_stopped_machine",
+        ),
+    ),
+    Lie(
+        "agent-runs-nothing",
+        "has an agent that runs nothing",
+        (
+            "test_the_agent_runs_a_program_in_this_guest",
+            "test_a_program_that_does_not_end_is_ended",
+            "test_endless_output_is_cut",
+        ),
+    ),
+    Lie("agent-waits-not", "says that a program ended that goes on", ("test_a_program_that_does_not_end_is_ended",)),
+    Lie("agent-endless", "takes all that a guest says", ("test_endless_output_is_cut",)),
+    Lie("agent-of-the-dead", "has an agent in a stopped machine", ("test_a_stopped_machine_has_no_agent",)),
+    Lie("agent-cuts-files", "cuts a file off", ("test_files_go_in_and_out_through_the_agent",)),
+    Lie("agent-reads-all", "reads a file that is too large", ("test_a_file_that_cannot_be_copied_is_named",)),
+    Lie(
+        "stale-agent-address",
+        "tells the addresses that the guest had",
+        ("test_the_agent_tells_the_addresses_of_the_guest",),
+    ),
+    Lie("freezes-not", "says that file systems rest", ("test_nothing_is_written_while_file_systems_rest",)),
+    Lie("never-thaws", "leaves file systems frozen", ("test_nothing_is_written_while_file_systems_rest",)),
+)

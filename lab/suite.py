@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from typing import NoReturn, TypeVar
 
 from lab import waiting
-from lab.checking import devices, linux, mark, processors, tpm, wire, witness
+from lab.checking import devices, linux, mark, netboot, processors, tpm, wire, witness
 from lab.checking.abilities import who_can
 from lab.checking.handed import Evidence, Measurements
 from lab.checking.outcomes import Blocked, NotApplicable
@@ -106,6 +106,7 @@ __all__ = [
     "check",
     "devices",
     "linux",
+    "netboot",
     "not_applicable",
     "processors",
     "tpm",

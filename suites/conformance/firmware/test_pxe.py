@@ -1,0 +1,51 @@
+"""firmware.pxe: the firmware fetches a program over its network card and starts it."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from pathlib import Path
+
+from lab.suite import (
+    BootsFromNetwork,
+    Capability,
+    Evidence,
+    Firmware,
+    Guest,
+    Machine,
+    check,
+    netboot,
+    not_applicable,
+    waiting,
+    who_can,
+)
+
+STARTS_WITHIN_S = 180.0
+FILES = {Firmware.BIOS: "lab.0", Firmware.UEFI: "lab.efi"}
+
+
+@check("firmware.pxe", needs=(Capability.NETWORK_BOOT,), spoils=True, timeout_s=500)
+def test_firmware_fetches_a_program_and_starts_it(guest: Guest, machine: Machine, evidence: Evidence) -> None:
+    """Catches firmware without a driver for the card, without DHCP or TFTP, and what is fetched and not started."""
+    profile = machine.spec.profile
+    if profile.firmware not in FILES:
+        not_applicable(f"the profile asks for firmware {profile.firmware}")
+    if profile.secure_boot:
+        not_applicable("with secure boot only a signed program may start, and this one is made here")
+    network = who_can(machine, BootsFromNetwork)
+    machine.stop(timeout_s=120.0)
+    marker = f"interop-lab booted from the network {secrets.token_hex(8)}"
+    seen = len(machine.console())
+    with tempfile.TemporaryDirectory(prefix="lab-netboot-") as folder:
+        file = FILES[profile.firmware]
+        (Path(folder) / file).write_bytes(netboot.program(profile.firmware, marker))
+        network.boot_from_network(Path(folder), file)
+        try:
+            waiting.until(
+                lambda: marker.encode() in machine.console()[seen:],
+                what="the fetched program to write its text on the console",
+                timeout_s=STARTS_WITHIN_S,
+            )
+        finally:
+            evidence.attach("network-boot.log", machine.console()[seen:])
+            machine.stop(force=True)

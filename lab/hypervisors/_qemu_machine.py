@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 from lab import log
-from lab.contracts import CommandResult, Endpoint, MachineSpec, MachineState
+from lab.contracts import CommandResult, Endpoint, MachineSpec, MachineState, Migration
 from lab.errors import HypervisorRefused
 from lab.hypervisors import _qemu_boot as boot
 from lab.hypervisors import _qemu_growth as growth
 from lab.hypervisors import _qemu_guest as guest
+from lab.hypervisors import _qemu_move as move
 from lab.hypervisors import _qemu_plug as plug
 from lab.hypervisors import _qemu_power as power
 from lab.hypervisors import _qemu_saved as saved
@@ -42,6 +43,7 @@ class QemuMachine:
     def state(self) -> MachineState:
         if self.directory.exists():
             saved.settle(self.directory)
+            move.settle(self.directory)
         return power.state(self.directory)
 
     def start(self) -> None:
@@ -233,3 +235,15 @@ class QemuMachine:
 
     def discard_saved_state(self) -> None:
         self.directory.forget_saved()
+
+    # -----------------------------------------------------------------------------------------------------
+    # Live migration, from one process to another
+
+    def place(self) -> str:
+        return move.place(self.directory)
+
+    def destinations(self) -> Sequence[str]:
+        return move.destinations(self.directory)
+
+    def migrate_live(self, destination: str, *, with_storage: bool, timeout_s: float = 300.0) -> Migration:
+        return move.migrate(self.directory, destination, with_storage=with_storage, timeout_s=timeout_s)

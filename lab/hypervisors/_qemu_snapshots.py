@@ -7,7 +7,7 @@ disks take part, the firmware's variables too, or a restored guest would see dis
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +128,10 @@ def writable_disks(directory: Directory, hardware: Hardware) -> Sequence[Path]:
         "firmware-variables": directory.variables,
     }
     return [files[node] for node in arguments.writable_nodes(hardware)]
+
+
+def disks(directory: Directory) -> Mapping[str, Path]:
+    """All writable disks by their block nodes, those that were plugged in too."""
+    hardware = power.hardware(directory.read(), directory)
+    own = zip(arguments.writable_nodes(hardware), writable_disks(directory, hardware), strict=True)
+    return {**dict(own), **{plugged.node: path for plugged, path in hardware.disks}}

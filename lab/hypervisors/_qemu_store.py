@@ -28,6 +28,7 @@ class Move:
     """A live migration that is under way."""
 
     other: str  # the place that is not, or no longer, the machine's
+    arrived: bool  # the machine is where it was brought
     pid: int  # the process that carries it out, and when it started
     started: int
 
@@ -115,7 +116,7 @@ class Directory:
     @property
     def seed(self) -> Path:
         """The machine's own copy: the one that it was made from may be gone at the next start."""
-        return self.here / "seed.raw"
+        return self.path / "seed.raw"
 
     @property
     def seed_overlay(self) -> Path:
@@ -169,9 +170,7 @@ class Directory:
         if content is None:
             return None
         keeper, tpm = content["keeper"], content.get("tpm") or {"pid": 0, "started": 0}
-        return Running(
-            content["pid"], content["started"], keeper["pid"], keeper["started"], tpm["pid"], tpm["started"]
-        )
+        return Running(content["pid"], content["started"], keeper["pid"], keeper["started"], tpm["pid"], tpm["started"])
 
     def forget_process(self) -> None:
         (self.here / "process.json").unlink(missing_ok=True)

@@ -41,7 +41,8 @@ def main() -> int:
     tabled.add_argument("--place", type=Path, action="append", help="where results are; repeatable")
     words = parser.parse_args()
     if words.command == "table":
-        table.write(table.gather(words.place or [sweep.default_place()]))
+        places = words.place or [sweep.default_place()]
+        table.write(table.gather(places), table.gather_rounds(places))
         return 0
     if words.command == "round":
         soak.one(words.cell, words.number, words.place)

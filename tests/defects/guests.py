@@ -110,7 +110,7 @@ DEFECTS = (
         name="kernel-oops",
         what="The kernel ran into a breakpoint that nobody set, killed the process and went on.",
         breaks=("boot.core",),
-        says="tainted: .*bits 7|int3",
+        says="tainted: .*bits 7|kernel BUG",
         in_guest=kernel_modules.load_crashing,
     ),
     Defect(

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lab import catalogue as suites_catalogue
 from lab import locations, process, pytest_plugin
 from lab.contracts import Cell, Hypervisor, Machine, MachineSpec, Owner
 from lab.guests.guest import Guest
@@ -60,7 +61,9 @@ def run(defect: Defect | None, cell: Cell, checks: Sequence[str], place: Path) -
     with open_session(inventory, cell, owner=owner, directory=directory, progress=_silent) as session:
         handed: Any = session
         if defect is not None:
-            session.use_warm = not defect.needs_boot
+            # One boot for all where one must be anyhow.
+            known = suites_catalogue.load(inventory.suites).checks_by_id
+            session.use_warm = not defect.needs_boot and not any(known[check].cold for check in checks)
             _bend(session.hypervisor, defect, place)
             handed = Spoilt(session, defect)
         pytest_plugin.run_checks(handed, checks, run=owner.run, attempt=1, suites=inventory.suites, progress=_silent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import process
@@ -145,6 +146,14 @@ class QemuHost:
 
     def forget_warm(self, key: str) -> None:
         warm.forget(key)
+
+    def cached(self) -> Mapping[str, Path]:
+        """The warm copies, and what killed saves left, by key."""
+        return warm.every()
+
+    def cache_keys(self, spec: MachineSpec) -> Sequence[str]:
+        """The key of the warm copy that a machine of that specification starts from."""
+        return (self.warm_key(spec),)
 
     def _choice(self) -> accelerator.Choice:
         # Proving KVM takes seconds once a boot of this machine, so only those pay who make a machine.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
@@ -72,6 +73,18 @@ def forget(warm_key: str) -> None:
     except FileNotFoundError:  # another process was faster
         return
     shutil.rmtree(grave, ignore_errors=True)
+
+
+def every() -> Mapping[str, Path]:
+    """Everything that lies where copies are, by key; what a save that was killed left has a key that nobody wants."""
+    folder = _home("0" * 64).parent
+    found = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        draft = re.fullmatch(r"\.draft-[0-9a-f]{12}-(\d+)-[0-9a-f]{8}", path.name)
+        # The id alone does not prove who saves there: a draft of anybody who lives stays.
+        if draft is None or process.start_time(int(draft[1])) is None:
+            found[path.name] = path
+    return found
 
 
 def save(warm_key: str, directory: Directory, kept_identity: bytes) -> None:

@@ -142,6 +142,14 @@ class UmlHost:
             raise
         return machine
 
+    def cached(self) -> Mapping[str, Path]:
+        """The images that were made raw, by their digests."""
+        return {path.stem: path for path in (locations.cache() / "uml").glob("*.raw")}
+
+    def cache_keys(self, spec: MachineSpec) -> Sequence[str]:
+        """The digest of the image that a machine of that specification stands on."""
+        return (spec.image.digest.rpartition(":")[2],)
+
     def machines(self) -> Sequence[tuple[Owner, Machine]]:
         return [(mark.spec.owner, UmlMachine(directory, mark.spec)) for mark, directory in store.every(self._name)]
 

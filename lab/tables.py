@@ -14,6 +14,7 @@ from rich.text import Text
 from lab.errors import ExitCode
 
 if TYPE_CHECKING:
+    from lab.provisioning.prune import Leftover
     from lab.runner.by_hand import How, Spot
     from lab.runner.doctor import Finding
     from lab.runner.kept import Document
@@ -193,3 +194,15 @@ def machines(console: Console, found: Listing) -> None:
         console.print("no machine is up; lab up INVENTORY CELL brings one up", highlight=False)
     for problem in found.problems:
         console.print(Text(problem, style="yellow"), soft_wrap=True)
+
+
+def pruned(console: Console, found: Sequence[Leftover], *, dry_run: bool) -> None:
+    """What went from the cache, or would go, and how much that is."""
+    if found:
+        table = _table("what", "why", "MiB")
+        for it in found:
+            table.add_row(Text(it.what), Text(it.why), Text(str(it.bytes_freed >> 20)))
+        console.print(table)
+    freed = sum(it.bytes_freed for it in found) >> 20
+    said = f"{freed} MiB would be freed; nothing was removed." if dry_run else f"{freed} MiB were freed."
+    console.print(said if found else "Everything in the cache is needed.", highlight=False)

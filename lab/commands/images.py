@@ -1,4 +1,4 @@
-"""Commands about images: `lab images list`, `build`, `verify`."""
+"""Commands about images: `lab images list`, `build`, `verify`, `prune`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from lab.commands import options
-from lab.commands.shared import console, read_inventory, show
+from lab.commands.shared import console, print_json, read_inventory, show, tables
 from lab.errors import ExitCode
 
 
@@ -68,8 +68,32 @@ def verify_images(inventory: Path, json: bool) -> ExitCode:
     return ExitCode.LAB_AT_FAULT if damaged else ExitCode.AS_EXPECTED
 
 
+@click.command("prune")
+@click.argument(
+    "inventories", nargs=-1, required=True, type=options.FOLDER, help="All that you use: what none of them needs goes."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@options.as_json
+def prune_images(inventories: tuple[Path, ...], dry_run: bool, json: bool) -> ExitCode:
+    """Remove from the cache what no inventory needs any more.
+
+    Images whose recipe has changed or that no guest is made from, and saved machines of earlier versions of an
+    image, a profile or a driver. Nothing that a machine which exists stands on is touched.
+    """
+    from lab.provisioning import prune
+
+    found = prune.find([read_inventory(path) for path in inventories])
+    if not dry_run:
+        prune.remove(found)
+    if json:
+        print_json(prune.as_json(found, dry_run=dry_run))
+    else:
+        tables().pruned(console(), found, dry_run=dry_run)
+    return ExitCode.AS_EXPECTED
+
+
 images = click.Group(
     "images",
-    help="List, build and verify the images that guests start from.",
-    commands=[list_images, build_image, verify_images],
+    help="List, build, verify and prune the images that guests start from.",
+    commands=[list_images, build_image, verify_images, prune_images],
 )

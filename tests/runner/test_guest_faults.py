@@ -79,6 +79,7 @@ def records(shared_lab: Any) -> Mapping[str, list[dict[str, Any]]]:
         f"suites_from: {REPOSITORY / 'suites'}\n"
     )
     shared_lab.inventory = inventories / "local"
+    shared_lab.keep_images_apart()
     status, out = shared_lab.run()
     assert status == 1, out
     found: dict[str, list[dict[str, Any]]] = {}

@@ -141,7 +141,7 @@ def _processor(hardware: Hardware) -> list[str]:
         # What a guest could make of a hole in QEMU stays without new processes and privileges.
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         # A panic is noted and the guest goes on as it likes: whether it reboots or dumps is its own affair.
-        *("-action", "panic=none"),
+        *("-action", "panic=none,watchdog=none"),
     ]
 
 
@@ -268,6 +268,8 @@ def _small_devices(hardware: Hardware) -> list[str]:
         *_device({"driver": "VGA", "id": "display"}),
         *_device({"driver": "vmgenid", "id": "generation", "guid": "auto"}),
         *_device({"driver": "pvpanic", "id": "panic"}),
+        # The one watchdog that fits both chipsets and that Linux and Windows know.
+        *_device({"driver": "i6300esb", "id": "watchdog"}),
         *_device({"driver": "virtio-serial-pci", "id": "ports"}),
         *_device({"driver": "virtserialport", "bus": "ports.0", "nr": 1, "chardev": "agent", "name": AGENT_PORT}),
     ]

@@ -7,7 +7,7 @@ notes end. What it leaves in the machine's directory:
 - `process.json`: ids and start times of QEMU and keeper, whole or absent;
 - `console.log`, `stderr.log`, `tpm.log`: the beginning; `*.old` and `*.new`: the end, `*.left-out`: bytes between them;
 - `console.in`: a named pipe; what is written to it is typed on the machine's serial line;
-- `events.json`: resets by the guest, panic, shutdown, exit status.
+- `events.json`: resets by the guest, panic, shutdown, what the watchdog did, exit status.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HEAD_BYTES = 1 << 20
 TAIL_BYTES = 1 << 20
 RECENT_EVENTS = 50
 _PATIENCE_S = 2.0
-_NOTED = ("RESET", "SHUTDOWN", "GUEST_PANICKED", "GUEST_CRASHLOADED", "BLOCK_IO_ERROR", "STOP", "RESUME")
+_NOTED = ("RESET", "SHUTDOWN", "GUEST_PANICKED", "GUEST_CRASHLOADED", "BLOCK_IO_ERROR", "STOP", "RESUME", "WATCHDOG")
 
 
 class BoundedLog:
@@ -104,6 +104,7 @@ class Notes:
         self.path = path
         self._content: dict[str, Any] = {
             "resets": 0,
+            "fired": 0,
             "panicked": False,
             "shutdown": None,
             "no_space": False,
@@ -121,6 +122,8 @@ class Notes:
         if kind == "RESET":
             content["panicked"] = False
             content["resets"] += 1 if data.get("guest") else 0
+        elif kind == "WATCHDOG":
+            content["fired"] += 1
         elif kind == "GUEST_PANICKED":
             content["panicked"] = True
         elif kind == "BLOCK_IO_ERROR" and data.get("nospace"):

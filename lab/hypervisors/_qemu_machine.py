@@ -92,6 +92,10 @@ class QemuMachine:
         """How often the guest rebooted by itself since the last start."""
         return self.directory.read().resets + self.directory.events().resets
 
+    def watchdog_fired(self) -> int:
+        """How often since the last start; whatever the guest asked for, nothing else happens to it."""
+        return self.directory.read().fired + self.directory.events().fired
+
     def destroy(self) -> None:
         if self.directory.exists():
             self._cut()
@@ -205,6 +209,9 @@ class QemuMachine:
 
     def attach_nic(self, name: str, mac: str) -> None:
         plug.attach_nic(self.directory, name, mac)
+
+    def attach_shared_nic(self, name: str, mac: str, network: str) -> None:
+        plug.attach_nic(self.directory, name, mac, shared=network)
 
     def detach_nic(self, name: str) -> None:
         plug.detach_nic(self.directory, name)

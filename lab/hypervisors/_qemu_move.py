@@ -211,7 +211,8 @@ def _arrive(directory: Directory) -> float:
             _capabilities(monitor, False)
             forwards = power.forward_again(monitor, mark.forwards, patience_s=_PORT_S)
             directory.change(forwards=forwards)
-    directory.change(move=None, resets=mark.resets + other.events().resets)
+    noted = other.events()
+    directory.change(move=None, resets=mark.resets + noted.resets, fired=mark.fired + noted.fired)
     _clear(other)
     return went_on
 

@@ -60,13 +60,20 @@ def _forget_disk(directory: Directory, monitor: Monitor, plugged: Plugged) -> No
     directory.change(disks=_without(directory.read().disks, plugged.name))
 
 
-def attach_nic(directory: Directory, name: str, mac: str) -> None:
-    """A card of the profile's model on a network of its own. Raises `HypervisorRefused`."""
+def attach_nic(directory: Directory, name: str, mac: str, *, shared: str = "") -> None:
+    """A card of the profile's model, on a network of its own or on the one called `shared`. Raises `HypervisorRefused`.
+
+    Frames of a shared network go from QEMU to QEMU as multicast on the loopback card: no process stands between.
+    """
     mark = _checked(directory, name)
     if not _MAC.fullmatch(mac):
         raise HypervisorRefused(f"{mac!r} is not a MAC address", hint="write it as 52:54:00:00:00:01")
     with power.monitor_of(directory) as monitor:
-        plugged = Plugged(name, _free_place(monitor, mark), mac, _free_network(mark))
+        if shared:
+            group = devices.group(mark.spec.owner.run, shared)
+            plugged = Plugged(name, _free_place(monitor, mark), mac, group=group)
+        else:
+            plugged = Plugged(name, _free_place(monitor, mark), mac, _free_network(mark))
         directory.change(nics=(*mark.nics, plugged))
         try:
             monitor.command("netdev_add", devices.network(plugged))

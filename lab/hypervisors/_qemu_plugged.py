@@ -6,6 +6,8 @@ place is written down, because a saved memory fits only a machine whose devices 
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,6 +27,7 @@ class Plugged:
     port: str  # where it sits: a root port ("port0"), a slot of the PCI bus ("pci.1e"), a place on SCSI ("scsi.3")
     mac: str = ""  # of a card
     network: int = 0  # of a card with a network of its own: it is alone in 10.0.<network>.0/24
+    group: str = ""  # of a card on a shared network: the multicast address and port of this machine that carry it
 
     @property
     def node(self) -> str:
@@ -81,7 +84,18 @@ def disk(profile: Profile, plugged: Plugged) -> dict[str, object]:
 
 def network(plugged: Plugged) -> dict[str, object]:
     """The network of a plugged card as `netdev_add` takes it."""
+    if plugged.group:
+        return {"type": "socket", "id": plugged.node, "mcast": plugged.group, "localaddr": "127.0.0.1"}
     return {"type": "user", "id": plugged.node, "net": f"10.0.{plugged.network}.0/24"}
+
+
+def group(run: str, network: str) -> str:
+    """The multicast address and port for a network of that name in that run of this user.
+
+    239.192/14 is for an organisation's own use (RFC 2365). Bound to the loopback card, it never leaves this machine.
+    """
+    digest = hashlib.sha256(f"{os.getuid()}\0{run}\0{network}".encode()).digest()
+    return f"239.{192 + digest[0] % 4}.{digest[1]}.{digest[2]}:{20000 + int.from_bytes(digest[3:5]) % 12000}"
 
 
 def card(profile: Profile, plugged: Plugged) -> dict[str, object]:

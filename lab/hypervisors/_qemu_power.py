@@ -158,7 +158,7 @@ def launch(
 
     Raises `LabBusy` for a port that is taken or memory that is not there, `LabDiskFull`, `HypervisorRefused`.
     """
-    mark = directory.change(wanted="running", resets=0)
+    mark = directory.change(wanted="running", resets=0, fired=0)
     try:
         _launch(directory, (*_line(mark, directory, alter), *extra), incoming)
     except LabBusy:

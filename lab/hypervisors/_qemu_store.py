@@ -54,6 +54,7 @@ class Mark:
     place: str = ""  # the folder of its disks and its process
     move: Move | None = None
     resets: int = 0  # those that were counted at places where it was since it was started
+    fired: int = 0  # the same of the watchdog
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Events:
     """What the keeper noted since the last start."""
 
     resets: int = 0
+    fired: int = 0  # the watchdog
     panicked: bool = False
     guest_shutdown: bool = False
     no_space: bool = False
@@ -188,6 +190,7 @@ class Directory:
         shutdown = content["shutdown"] or {}
         return Events(
             resets=content["resets"],
+            fired=content["fired"],
             panicked=content["panicked"],
             guest_shutdown=bool(shutdown.get("guest")),
             no_space=content["no_space"],
@@ -256,6 +259,7 @@ def _mark_of(content: Mapping[str, Any]) -> Mark:
         place=_known_place(content["place"]),
         move=None if content["move"] is None else Move(**content["move"]),
         resets=content["resets"],
+        fired=content["fired"],
     )
 
 

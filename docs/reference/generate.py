@@ -22,11 +22,17 @@ from lab.inventory import models
 from lab.inventory.hosts import HostFields
 from lab.inventory.problems import Problems
 from lab.inventory.profiles import ProfileFields, read_profiles
+from lab.provisioning import prune
 from lab.results import diff, documents, layout, record, statements, verdicts
-from lab.runner import plan
+from lab.runner import by_hand, kept, listing, plan
+from lab.testing import contract
+from lab.testing.hypervisor import HypervisorContract
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.testing.reference.lies import LIES  # noqa: E402 - the project's own tests are not installed
 
 
 def commands() -> str:
@@ -131,7 +137,30 @@ def drivers() -> str:
             md.keys(driver.Settings, prefix="lab_"),
             md.table(("profile of inventories/profiles.yaml", "can be made"), refusals),
         ]
+        limits = _limits(name)
+        if limits:
+            rows = [(md.code(it.value), limits[it]) for it in Capability if it in limits]
+            parts += ["What none of its hosts can do:", md.table(("capability", "why"), rows)]
     return md.page("Drivers", *parts)
+
+
+def driver_contract() -> str:
+    """What a driver promises, which test proves it, and which lies that test has been seen to convict."""
+    tests = list(contract.contract_tests(HypervisorContract))
+    lies = {test.name: [lie.does for lie in LIES if test.name in lie.convicted_by] for test in tests}
+    parts = [
+        f"The contract suite for drivers, `lab/testing/hypervisor.py`: {len(tests)} tests.",
+        "[`lab qualify`](commands.md) runs it against a live host; the tests of every driver run it as well.",
+        "Each test has been seen to fail: a driver of the project's own tests, whose machines are folders,",
+        f"keeps the whole contract, or all of it but for one of {len(LIES)} lies.",
+    ]
+    for what in (*contract.REQUIRED, *Capability):
+        feature = contract.feature_of(what)
+        rows = [(md.code(test.name), "; ".join(lies[test.name])) for test in tests if test.feature == feature]
+        needed = "" if isinstance(what, Capability) else " Every driver must."
+        head = ("test", "fails for a driver that")
+        parts += [f"## {feature}", f"{contract.meaning_of(what)}.{needed}", md.table(head, rows)]
+    return md.page("The contract for drivers", *parts)
 
 
 def features() -> str:
@@ -243,6 +272,19 @@ def json_documents() -> str:
         "## verdict",
         "`lab verdict RUN --json`: a list of these.",
         md.block(inspect.getsource(verdicts.Verdict.as_json), "python"),
+        "## ls",
+        "`lab ls --json`.",
+        md.block(inspect.getsource(listing.Listing.as_json), "python"),
+        "Each machine:",
+        md.block(inspect.getsource(listing.Listed.as_json), "python"),
+        "## up",
+        "`lab up INVENTORY CELL --json`, with `how` it came up beside these keys: "
+        + ", ".join(md.code(how.value) for how in by_hand.How)
+        + ".",
+        md.keys(kept.Document),
+        "## images prune",
+        "`lab images prune INVENTORIES --json`.",
+        md.block(inspect.getsource(prune.as_json), "python"),
         "## triage",
         "`lab triage LOG --json`.",
         md.block(inspect.getsource(Triage.as_json), "python"),
@@ -256,6 +298,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "errors": error_catalogue,
     "inventory": inventory,
     "drivers": drivers,
+    "driver-contract": driver_contract,
     "features": features,
     "checks": checks,
     "outcomes": outcomes,
@@ -303,6 +346,12 @@ def _modules_of(driver: str) -> list[ModuleType]:
     folder = Path(hypervisors.__file__).parent
     names = [driver, *(path.stem for path in sorted(folder.glob(f"_{driver}_*.py")))]
     return [importlib.import_module(f"lab.hypervisors.{name}") for name in names]
+
+
+def _limits(driver: str) -> Mapping[Capability, str]:
+    """The sentences that hold for every host of a driver, where one of its modules has them as `LIMITS`."""
+    found = (getattr(module, "LIMITS", None) for module in _modules_of(driver))
+    return next((limits for limits in found if limits), {})
 
 
 def _has(owner: type, protocol: type) -> bool:

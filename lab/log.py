@@ -6,6 +6,7 @@ Built on the standard library alone because `lab --help` must not pay for more.
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Protocol
 
@@ -60,9 +61,16 @@ def get(name: str) -> Log:
     return _EventLog(logging.getLogger(name))
 
 
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Lose the line when the disk is full: what it tells of is more important, and has its own error."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def write_to(path: Path) -> logging.Handler:
     """Send everything the lab logs, from debug up, to a file; return the handler to take it off again."""
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     line = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s"
     handler.setFormatter(logging.Formatter(line, "%Y-%m-%dT%H:%M:%S"))
     logger = logging.getLogger(_ROOT)

@@ -33,7 +33,11 @@ def _append(path: Path, read: Callable[[], bytes]) -> None:
     except LabError as reason:
         _log.warning("evidence.missing", path=path.name, reason=reason)
         content = f"(not collected: {reason})\n".encode()
-    with path.open("ab") as file:
-        file.write(content)
-        if content and not content.endswith(b"\n"):
-            file.write(b"\n")
+    try:
+        with path.open("ab") as file:
+            file.write(content)
+            if content and not content.endswith(b"\n"):
+                file.write(b"\n")
+    except OSError as reason:
+        # The machine must be destroyed all the same; the cell's own files tell of the full disk.
+        _log.warning("evidence.not_written", path=path.name, reason=reason)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
+from lab import process
 from lab.contracts import Cell
+from lab.errors import LabDiskFull
 from lab.results import layout
 from lab.results.layout import RUN_ID, RunLayout
 
@@ -71,3 +75,40 @@ def test_an_evidence_path_within_the_run_is_found(tmp_path: Path) -> None:
     (tmp_path / "evidence" / "a.txt").write_text("x")
 
     assert layout.inside(tmp_path, "evidence/a.txt") == tmp_path / "evidence" / "a.txt"
+
+
+def test_a_run_appears_whole(tmp_path: Path) -> None:
+    root = tmp_path / "runs" / "20261121-000000-0000"
+
+    with layout.appearing(root) as draft:
+        draft.plan_json.write_text("{}")
+        assert list(layout.run_directories(tmp_path)) == []
+
+    assert [path.name for path in root.parent.iterdir()] == [root.name]
+    assert (root / "plan.json").read_text() == "{}"
+
+
+def test_a_run_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "runs" / "20261121-000000-0000"
+
+    def fills_the_disk() -> None:
+        with layout.appearing(root) as draft:
+            draft.plan_json.write_text("{}")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(LabDiskFull, match=f"^no space left on this machine while making {root}"):
+        fills_the_disk()
+
+    assert list(root.parent.iterdir()) == []
+
+
+def test_the_draft_of_a_dead_process_goes_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    living = f".20261121-000000-0001.{os.getpid()}.{process.start_time(os.getpid())}"
+    for name in (".20261121-000000-0000.4194305.1", living):
+        (runs / name).mkdir(parents=True)
+
+    with layout.appearing(runs / "20261121-000000-0002"):
+        pass
+
+    assert sorted(path.name for path in runs.iterdir()) == [living, "20261121-000000-0002"]

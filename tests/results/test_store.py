@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from lab.contracts import Realness
 from lab.errors import LabDiskFull, RunError
-from lab.results import store
+from lab.results import lines, store
+from lab.results.documents import JournalEvent
 from lab.results.record import LONGEST_REASON, Measure, Record, bounded
 
 CELL = "tcg/debian-12/q35"
@@ -243,3 +244,37 @@ def test_a_hostile_reason_makes_one_line_that_is_read_back(make: ModuleType, tmp
 def test_a_measured_number_that_json_cannot_hold_is_refused() -> None:
     with pytest.raises(ValidationError, match="finite number"):
         Measure(value=float("nan"), unit="s", better="lower")
+
+
+def test_records_and_journal_cut_at_any_byte_are_read_up_to_their_last_whole_line(
+    make: ModuleType, tmp_path: Path
+) -> None:
+    maker = make.RunMaker(tmp_path)
+    for position in range(4):
+        reason = "\x00\x1b[2J\u2028 \u00fc" * position
+        record = maker.record(CELL, *make.check("boot.core", f"c{position}"), make.result("failed", reason))
+        store.RecordFile(tmp_path / "records.jsonl").append(record)
+        store.Journal(tmp_path / "journal.jsonl").append(
+            JournalEvent.model_validate({"time": record.started, "event": "cell-finished", "reason": reason})
+        )
+
+    for name, parse in (("records.jsonl", Record.parse), ("journal.jsonl", JournalEvent.model_validate_json)):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        every = [parse(line) for line in whole.split(b"\n")[:-1]]
+        assert len(every) == 4
+        for end in range(len(whole) + 1):
+            path.write_bytes(whole[:end])
+            found = [parse(line.data) for line in lines.read(path)]
+            assert found == every[: whole[:end].count(b"\n")], (name, end)
+
+
+def test_a_line_appended_behind_any_cut_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    whole = b'{"a": 1}\n{"b": "\xc3\xbc"}\n{"c": 3}\n'
+
+    for end in range(len(whole) + 1):
+        path.write_bytes(whole[:end])
+        lines.append(path, "next")
+        kept = whole[:end].count(b"\n")
+        assert path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:kept]) + b"next\n"

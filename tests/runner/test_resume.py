@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from lab import process
-from lab.contracts import Cell
-from lab.errors import LabBusy, RunError
+from lab.contracts import Cell, Realness
+from lab.errors import Blame, LabBusy, RunError
 from lab.results import store
-from lab.results.documents import JournalEvent
+from lab.results.documents import CellDocument, JournalEvent
 from lab.results.layout import RunLayout
+from lab.results.record import Outcome, Record
 from lab.runner import resume
+from lab.runner.plan import Plan, PlannedCell
 
 A, B = Cell("h", "g", "a"), Cell("h", "g", "b")
 
@@ -88,6 +90,158 @@ def test_the_journal_is_read_whole_when_cut_at_any_byte(tmp_path: Path) -> None:
         lines = content[:end].count(b"\n")
         assert len(earlier.finished) == lines // 2
         assert len(earlier.half_done) == lines % 2
+
+
+# -- what is left to do -------------------------------------------------------------------------------------
+
+CHECKS = ("conformance/boot/test_a.py::test_1", "conformance/boot/test_a.py::test_2")
+PLAN = Plan(tuple(PlannedCell(cell, Realness.REAL, CHECKS, None) for cell in (A, B)), 1.0)
+
+
+def write_attempt(
+    layout: RunLayout, cell: Cell, number: int, *judged: tuple[Outcome, Blame], finished: bool = True
+) -> None:
+    """An attempt with a record for each pair, and its cell.json when it finished."""
+    attempt = layout.attempt(cell, number)
+    attempt.root.mkdir(parents=True)
+    run = layout.root.name
+    for check, (outcome, blame) in zip(CHECKS, judged, strict=False):
+        store.RecordFile(attempt.records).append(
+            Record(
+                run=run,
+                cell=cell.name,
+                feature="boot.core",
+                check=check,
+                attempt=number,
+                outcome=outcome,
+                blame=blame,
+                realness=Realness.REAL,
+                warm=False,
+                started=datetime.now(UTC),
+                seconds=1.0,
+            )
+        )
+    if finished:
+        worst = max((outcome for outcome, _ in judged), key=lambda outcome: outcome.badness)
+        document = CellDocument(run=run, cell=cell.name, attempt=number, realness=Realness.REAL, outcome=worst)
+        store.write_document(attempt.cell_json, document)
+
+
+def left(layout: RunLayout, *, attempts: int = 1) -> list[tuple[str, int]]:
+    found = resume.to_do(layout, PLAN, resume.read(layout), attempts=attempts)
+    return [(each.planned.cell.profile, each.attempt) for each in found]
+
+
+PASSED = (Outcome.PASSED, Blame.NOBODY)
+
+
+def test_a_cell_that_was_judged_is_not_done_again(tmp_path: Path) -> None:
+    layout = layout_with(tmp_path, started(A), finished(A))
+    write_attempt(layout, A, 1, PASSED, PASSED)
+
+    assert left(layout) == [("b", 1)]
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        (Outcome.BROKEN, Blame.LAB),  # its process was killed, a disk was full
+        (Outcome.BROKEN, Blame.HYPERVISOR),  # its machine ended by itself, or was ended
+        (Outcome.BROKEN, Blame.CONFIGURATION),
+        (Outcome.FAILED, Blame.LAB),
+    ],
+)
+def test_a_cell_that_the_lab_spoilt_gets_one_attempt_more(tmp_path: Path, spoilt: tuple[Outcome, Blame]) -> None:
+    layout = layout_with(tmp_path, started(A), finished(A), started(B), finished(B))
+    write_attempt(layout, A, 1, PASSED, spoilt)
+    write_attempt(layout, B, 1, PASSED, PASSED)
+
+    assert left(layout) == [("a", 2)]
+
+
+@pytest.mark.parametrize(
+    "judged",
+    [
+        (Outcome.FAILED, Blame.PRODUCT),
+        (Outcome.FAILED, Blame.HYPERVISOR),  # it refused what it should carry out
+        (Outcome.BROKEN, Blame.SUITE),  # a check that is wrong stays wrong
+        (Outcome.BLOCKED, Blame.GUEST),
+    ],
+)
+def test_what_the_product_or_a_check_did_is_no_reason_to_do_it_again(
+    tmp_path: Path, judged: tuple[Outcome, Blame]
+) -> None:
+    layout = layout_with(tmp_path, started(A), finished(A), started(B), finished(B))
+    write_attempt(layout, A, 1, PASSED, judged)
+    write_attempt(layout, B, 1, PASSED, PASSED)
+
+    assert left(layout) == []
+
+
+def test_an_attempt_without_all_its_records_is_spoilt(tmp_path: Path) -> None:
+    layout = layout_with(tmp_path, started(A), finished(A), started(B), finished(B))
+    write_attempt(layout, A, 1, PASSED)
+    write_attempt(layout, B, 1, PASSED, PASSED, finished=False)
+
+    assert left(layout) == [("a", 2), ("b", 2)]
+
+
+def test_a_failed_cell_has_the_attempts_left_that_the_run_was_given(tmp_path: Path) -> None:
+    layout = layout_with(tmp_path, started(A), finished(A), started(B), finished(B))
+    write_attempt(layout, A, 1, PASSED, (Outcome.FAILED, Blame.PRODUCT))
+    write_attempt(layout, B, 1, PASSED, PASSED)
+
+    assert left(layout, attempts=2) == [("a", 2)]
+
+
+def test_a_retry_that_was_cut_off_is_done_again_under_its_number(tmp_path: Path) -> None:
+    layout = layout_with(tmp_path, started(A), finished(A), started(A, 2), started(B), finished(B))
+    write_attempt(layout, A, 1, PASSED, (Outcome.FAILED, Blame.PRODUCT))
+    write_attempt(layout, B, 1, PASSED, PASSED)
+
+    assert left(layout, attempts=2) == [("a", 2)]
+
+
+def test_an_attempt_of_which_the_journal_knows_nothing_is_removed(tmp_path: Path) -> None:
+    layout = layout_with(tmp_path, started(A), finished(A))
+    write_attempt(layout, A, 1, PASSED, PASSED)
+    write_attempt(layout, B, 1, PASSED)
+
+    resume.clear_half_done(layout, resume.read(layout))
+
+    assert layout.attempt(A, 1).root.exists()
+    assert not layout.attempt(B, 1).root.exists()
+    assert left(layout) == [("b", 1)]
+
+
+def test_drafts_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    layout = layout_with(tmp_path, started(A), finished(A))
+    write_attempt(layout, A, 1, PASSED, PASSED)
+    (layout.root / ".run.json.4711").write_text("{")
+    (layout.root / ".allure-results.4711").mkdir()
+    (layout.root / ".note").write_text("of a person")
+    (layout.attempt(A, 1).root / ".cell.json.4711").write_text("{")
+
+    resume.clear_half_done(layout, resume.read(layout))
+
+    assert sorted(path.name for path in layout.root.iterdir()) == [".note", "cells", "journal.jsonl"]
+    assert not (layout.attempt(A, 1).root / ".cell.json.4711").exists()
+
+
+def test_a_run_that_was_killed_before_its_first_line_begins_from_the_plan(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path / "20260101-000000-0000")
+    layout.root.mkdir()
+    store.write_json(layout.plan_json, {"schema": 1, "cells": [], "estimate_s": 0})
+
+    assert left(layout) == [("a", 1), ("b", 1)]
+
+
+def test_how_a_run_was_asked_for_is_remembered(tmp_path: Path) -> None:
+    layout = layout_with(tmp_path, {"event": "run-started", "attempts": 3, "cold": True}, {"event": "run-started"})
+
+    earlier = resume.read(layout)
+
+    assert (earlier.attempts, earlier.cold) == (3, True)
 
 
 def test_the_newest_run_is_called_last(tmp_path: Path) -> None:

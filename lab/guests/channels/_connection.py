@@ -68,6 +68,10 @@ class Connection:
             return False
         return True
 
+    def answers(self, within_s: float) -> bool:
+        """Whether the SSH server gives a sign of life within that time."""
+        return self._pulse.answers(within_s)
+
     def exec(self, command: bytes, deadline: float) -> Pump:
         """Start a command on a channel of its own. Raises `GuestUnreachable`."""
         import paramiko

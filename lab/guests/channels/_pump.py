@@ -70,10 +70,23 @@ class Pulse:
         if silent_s > self._patience_s:
             self._transport.close()
             raise PeerGone(f"the guest did not answer for {silent_s:.0f} s")
-        asked = self._question is not None and self._question.is_alive()
-        if silent_s > self._first_question_s and not asked:
-            self._question = threading.Thread(target=self._ask, name="ssh-pulse", daemon=True)
-            self._question.start()
+        if silent_s > self._first_question_s:
+            self._asking()
+
+    def answers(self, within_s: float) -> bool:
+        """Whether anything comes from the guest within that time, when it is asked for a sign of life."""
+        before = self._heard
+        question = self._asking()
+        question.join(within_s)
+        return is_live(self._transport) and self._heard > before
+
+    def _asking(self) -> threading.Thread:
+        """The question that is under way; one at a time."""
+        question = self._question
+        if question is None or not question.is_alive():
+            question = self._question = threading.Thread(target=self._ask, name="ssh-pulse", daemon=True)
+            question.start()
+        return question
 
     def next_look_s(self) -> float:
         """After how many seconds of further silence `check` should be called again."""

@@ -33,6 +33,7 @@ log = lab_log.get(__name__)
 _OUTPUT_BOUND = 4 << 20  # a stream
 _SHOWN = 400  # bytes of output in a message
 _KILL_S = 5.0
+_SIGN_OF_LIFE_S = 15.0  # an emulated guest on a busy machine answers late
 # The last argument is the content's size: a connection that is cut ends the input as a finished one does.
 _WRITE = """set -e
 [ ! -d "$1" ] || { echo "$1 is a directory" >&2; exit 1; }
@@ -242,6 +243,10 @@ class SshChannel:
         except PeerGone as reason:
             raise GuestUnreachable(f"the guest was lost during {said}: {reason}") from reason
         except TimeoutError as reason:
+            if not self._connection.answers(_SIGN_OF_LIFE_S):
+                # The limit of the command was shorter than the patience with a silent guest.
+                self._connection.close()
+                raise GuestUnreachable(f"the guest was lost during {said}: it does not answer any more") from reason
             raise CommandTimedOut(
                 f"{said} did not end within {deadline - began:.0f} s; its output so far: {_both(so_far())}"
             ) from reason

@@ -33,6 +33,7 @@ def text(sweeps: Sequence[tuple[str, Sequence[Shot]]]) -> str:
 
 
 def _table(shots: Sequence[Shot]) -> str:
+    shots = [shot for shot in shots if "just ended" not in shot.phase]
     rows: dict[tuple[str, str], list[Shot]] = defaultdict(list)
     for shot in shots:
         rows[shot.victim, _short(shot.phase)].append(shot)

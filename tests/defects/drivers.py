@@ -144,7 +144,7 @@ DEFECTS = (
     Defect(
         name="restore-changes-nothing",
         what="The hypervisor takes the order to restore a snapshot and does nothing.",
-        breaks=("lifecycle.snapshot", "lifecycle.save_restore"),
+        breaks=("lifecycle.snapshot",),
         says="after the restore|restore",
         machine=answers("restore", None),
     ),

@@ -63,8 +63,11 @@ def test_restore_goes_on_where_the_snapshot_was(guest: Guest, machine: Machine, 
     saved = seen.count()
     with _snapshot(guest, snapshots) as name:
         seen.wait_until_it_counts(beyond=saved + 5)
+        guest.check("touch", f"{seen.folder}/after")
         snapshots.restore(name)
         reconnect(BACK_WITHIN_S)
         linux.set_clock(guest)
+        after = guest.run("test", "-e", f"{seen.folder}/after").status
+    assert after != 0, "what was put into memory after the snapshot is still there after the restore"
     seen.assert_survived(at_least=saved)
     seen.leave()

@@ -14,6 +14,7 @@ from lab.errors import HypervisorRefused, LabError, NotSupported
 from lab.hypervisors import _qemu_arguments as arguments
 from lab.hypervisors import _qemu_plugged as devices
 from lab.hypervisors import _qemu_power as power
+from lab.hypervisors import _qemu_snapshots as snapshots
 from lab.hypervisors import _qemu_unplug as unplug
 from lab.hypervisors._qemu_monitor import Monitor
 from lab.hypervisors._qemu_plugged import Plugged
@@ -45,8 +46,9 @@ def attach_disk(directory: Directory, name: str, size_mib: int) -> None:
 
 
 def detach_disk(directory: Directory, name: str) -> None:
-    """Returns when the guest let go of it. Raises `WaitedTooLong` when the guest keeps it."""
+    """Returns when the guest let go of it. Raises `WaitedTooLong` when the guest keeps it, `HypervisorRefused`."""
     plugged = _named(directory.read().disks, name)
+    snapshots.refuse_held(directory, name)
     with power.monitor_of(directory) as monitor:
         unplug.take_out(monitor, plugged.device, f"disk {name}")
         _forget_disk(directory, monitor, plugged)

@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lab.contracts import Profile
 
@@ -68,6 +69,26 @@ class Module:
     @property
     def device(self) -> str:
         return f"module-{self.name}"
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """Everything that is plugged into a machine."""
+
+    disks: tuple[Plugged, ...] = ()
+    nics: tuple[Plugged, ...] = ()
+    processors: tuple[Processor, ...] = ()
+    modules: tuple[Module, ...] = ()
+
+
+def equipment(content: Mapping[str, Any]) -> Equipment:
+    """What was written as `dataclasses.asdict`, or is a part of it. Raises `KeyError`, `TypeError`."""
+    return Equipment(
+        disks=tuple(Plugged(**entry) for entry in content["disks"]),
+        nics=tuple(Plugged(**entry) for entry in content["nics"]),
+        processors=tuple(Processor(**entry) for entry in content["processors"]),
+        modules=tuple(Module(**entry) for entry in content["modules"]),
+    )
 
 
 def ports(profile: Profile) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from lab.hypervisors import _qemu_arguments as arguments
 from lab.hypervisors import _qemu_power as power
 from lab.hypervisors._qemu_arguments import Hardware
 from lab.hypervisors._qemu_monitor import Monitor
+from lab.hypervisors._qemu_plugged import Equipment
 from lab.hypervisors._qemu_store import Directory, require_space
 
 LIMIT_S = 300.0
@@ -30,17 +31,20 @@ def take(directory: Directory, name: str) -> None:
     if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
         raise HypervisorRefused(f"{name!r} cannot be the name of a snapshot: 1 to {_LONGEST_NAME} printable characters")
     mark = directory.read()
-    _refuse_plugged(directory, "taken")
     refuse_unsaved(directory)
     with power.monitor_of(directory) as monitor:
         memory = mark.spec.profile.memory_mib << 20
         require_space(directory.path, memory, f"a snapshot of {mark.spec.name}")
-        nodes = arguments.writable_nodes(power.hardware(mark, directory))
-        where: dict[str, object] = {"tag": name, "vmstate": nodes[0], "devices": list(nodes)}
         try:
-            monitor.job("snapshot-save", where, timeout_s=LIMIT_S)
+            monitor.job("snapshot-save", _where(directory, name), timeout_s=LIMIT_S)
         except HypervisorRefused as reason:
             raise saved_or(reason) from reason
+        directory.change(kept={**mark.kept, name: directory.equipment()})
+
+
+def _where(directory: Directory, name: str) -> dict[str, object]:
+    nodes = list(disks(directory))
+    return {"tag": name, "vmstate": nodes[0], "devices": nodes}
 
 
 def refuse_unsaved(directory: Directory) -> None:
@@ -59,18 +63,23 @@ def saved_or(reason: HypervisorRefused) -> HypervisorRefused | NotSupported:
 
 
 def restore(directory: Directory, name: str) -> None:
-    """Go back, and run. A machine that is off is started into the kept moment."""
-    _refuse_plugged(directory, "restored")
+    """Go back, and run. A machine that is off is started into the kept moment.
+
+    So is one into which other things are plugged now; what came after the snapshot is no part of it any more.
+    """
     if name not in names(directory):
         raise HypervisorRefused(f"{directory.read().spec.name} has no snapshot {name!r}")
-    if not _is_up(directory) or directory.read().saved:
+    mark = directory.read()
+    then, now = mark.kept.get(name, Equipment()), directory.equipment()
+    if not _is_up(directory) or mark.saved or then != now:
         power.kill(directory)
         directory.forget_saved()
+        directory.change(**vars(then))
+        for plugged in set(now.disks) - set(then.disks):
+            directory.plugged(plugged.name).unlink(missing_ok=True)
         power.launch(directory, extra=("-S",))
     with power.monitor_of(directory) as monitor:
-        nodes = arguments.writable_nodes(power.hardware(directory.read(), directory))
-        where: dict[str, object] = {"tag": name, "vmstate": nodes[0], "devices": list(nodes)}
-        monitor.job("snapshot-load", where, timeout_s=LIMIT_S)
+        monitor.job("snapshot-load", _where(directory, name), timeout_s=LIMIT_S)
         if monitor.status() != "running":
             monitor.command("cont")
 
@@ -80,23 +89,26 @@ def delete(directory: Directory, name: str) -> None:
     if name not in names(directory):
         raise HypervisorRefused(f"{directory.read().spec.name} has no snapshot {name!r}")
     if _is_up(directory):
-        nodes = arguments.writable_nodes(power.hardware(directory.read(), directory))
         with power.monitor_of(directory) as monitor:
-            monitor.job("snapshot-delete", {"tag": name, "devices": list(nodes)}, timeout_s=LIMIT_S)
-        return
-    for disk in writable_disks(directory, power.hardware(directory.read(), directory)):
-        process.check(["qemu-img", "snapshot", "-q", "-d", name, disk], timeout_s=120)
+            monitor.job("snapshot-delete", {"tag": name, "devices": list(disks(directory))}, timeout_s=LIMIT_S)
+    else:
+        for disk in disks(directory).values():
+            if name in _of_file(disk):
+                process.check(["qemu-img", "snapshot", "-q", "-d", name, disk], timeout_s=120)
+    directory.change(kept={other: kept for other, kept in directory.read().kept.items() if other != name})
 
 
 def names(directory: Directory) -> Sequence[str]:
     """Every snapshot, oldest first; asked of QEMU while it runs, of the disk while it does not."""
     if _is_up(directory):
         with power.monitor_of(directory) as monitor:
-            found = _of_node(monitor, "root")
-    else:
-        said = process.check(["qemu-img", "info", "--output=json", directory.root], timeout_s=60)
-        found = json.loads(said).get("snapshots", ())
-    return tuple(snapshot["name"] for snapshot in found)
+            return tuple(snapshot["name"] for snapshot in _of_node(monitor, "root"))
+    return _of_file(directory.root)
+
+
+def _of_file(disk: Path) -> Sequence[str]:
+    said = process.check(["qemu-img", "info", "--output=json", disk], timeout_s=60)
+    return tuple(snapshot["name"] for snapshot in json.loads(said).get("snapshots", ()))
 
 
 def _of_node(monitor: Monitor, node: str) -> Iterable[Any]:
@@ -110,13 +122,11 @@ def _is_up(directory: Directory) -> bool:
     return running is not None and running.is_alive()
 
 
-def _refuse_plugged(directory: Directory, done: str) -> None:
-    mark = directory.read()
-    plugged = [entry.name for entry in (*mark.disks, *mark.nics)]
-    if plugged:
-        raise HypervisorRefused(
-            f"no snapshot can be {done} while {', '.join(plugged)} are plugged in", hint="detach them first"
-        )
+def refuse_held(directory: Directory, disk: str) -> None:
+    """Raises `HypervisorRefused` for a plugged disk without which a snapshot could not be restored."""
+    for name, kept in directory.read().kept.items():
+        if any(plugged.name == disk for plugged in kept.disks):
+            raise HypervisorRefused(f"snapshot {name!r} holds disk {disk}", hint="delete the snapshot first")
 
 
 def writable_disks(directory: Directory, hardware: Hardware) -> Sequence[Path]:

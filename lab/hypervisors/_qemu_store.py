@@ -13,7 +13,7 @@ from lab.contracts import MachineSpec
 from lab.errors import LabDiskFull
 from lab.hypervisors import _machine_directory as files
 from lab.hypervisors._qemu_keeper import BoundedLog
-from lab.hypervisors._qemu_plugged import Module, Plugged, Processor
+from lab.hypervisors._qemu_plugged import Equipment, Module, Plugged, Processor, equipment
 
 _DRIVER = "qemu"
 PLACES: Mapping[str, str] = {
@@ -48,6 +48,7 @@ class Mark:
     nics: tuple[Plugged, ...] = ()
     processors: tuple[Processor, ...] = ()
     modules: tuple[Module, ...] = ()
+    kept: Mapping[str, Equipment] = field(default_factory=dict)  # by snapshot: what was plugged in when it was taken
     resized: bool = False  # the data disk grew, so it is not what the spec says
     warm_key: str = ""  # of the copy that it was started from
     saved: bool = False  # it is asleep: the next start goes on with the memory that is in a file
@@ -166,6 +167,11 @@ class Directory:
         self.write(mark)
         return mark
 
+    def equipment(self) -> Equipment:
+        """What is plugged in now."""
+        mark = self.read()
+        return Equipment(mark.disks, mark.nics, mark.processors, mark.modules)
+
     def running(self) -> Running | None:
         """The process that was started last, dead or alive; `None` before the first start."""
         content = files.read(self.here / "process.json")
@@ -249,10 +255,8 @@ def _mark_of(content: Mapping[str, Any]) -> Mark:
         fixed_port=content["fixed_port"],
         wanted=content["wanted"],
         forwards={int(guest): here for guest, here in content["forwards"].items()},
-        disks=tuple(Plugged(**plugged) for plugged in content["disks"]),
-        nics=tuple(Plugged(**plugged) for plugged in content["nics"]),
-        processors=tuple(Processor(**plugged) for plugged in content["processors"]),
-        modules=tuple(Module(**plugged) for plugged in content["modules"]),
+        **vars(equipment(content)),
+        kept={name: equipment(entry) for name, entry in content["kept"].items()},
         resized=content["resized"],
         warm_key=content["warm_key"],
         saved=content["saved"],

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lab import process
+from lab import process, waiting
 from lab.contracts import Firmware, Image, MachineSpec, Owner, Profile
 from lab.hypervisors import qemu
+from lab.hypervisors._qemu_machine import QemuMachine
 from lab.hypervisors._qemu_host import QemuHost
 
 SECTORS = {
@@ -67,3 +69,41 @@ def qemu_host() -> Iterator[QemuHost]:
         yield host
         for _, machine in host.machines():
             machine.destroy()
+
+
+class Ticker:
+    """A machine whose guest counts on its disk and on its console."""
+
+    def __init__(self, machine: QemuMachine) -> None:
+        self.machine = machine
+
+    def counts(self) -> list[int]:
+        """What it counted so far, over all its boots; fails when its disk ever forgot what it wrote."""
+        console = self.machine.console()
+        assert b"!" not in console
+        digits = bytes.maketrans(b"abcdefghijklmnop", b"0123456789abcdef")
+        return [int(line.translate(digits), 16) for line in console.split(b"\n")[:-1] if len(line) == 8]
+
+    def boots(self) -> int:
+        return self.machine.console().count(b"B\n")
+
+    def counts_on(self) -> int:
+        """Wait until it counted further; the last number."""
+        before = len(self.counts())
+        waiting.until(lambda: len(self.counts()) >= before + 3, what="the guest to count", timeout_s=60)
+        return self.counts()[-1]
+
+    def never_stumbled(self) -> bool:
+        """Whether it booted once and no number is missing, or twice there."""
+        return self.boots() == 1 and self.counts() == list(range(1, len(self.counts()) + 1))
+
+
+@pytest.fixture
+def ticker(qemu_host: qemu.QemuHost, sector: Callable[..., MachineSpec]) -> Ticker:
+    """A running one, with a data disk."""
+    machine = qemu_host.create(replace(sector("ticking"), data_disk_mib=4))
+    assert isinstance(machine, QemuMachine)
+    machine.start()
+    made = Ticker(machine)
+    made.counts_on()
+    return made

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,67 +21,40 @@ from lab.hypervisors._qemu_machine import QemuMachine
 Sector = Callable[..., MachineSpec]
 
 
-def counts(machine: QemuMachine) -> list[int]:
-    """What the guest counted so far, over all its boots; fails when its disk ever forgot what it wrote."""
-    lines = machine.console().split(b"\n")[:-1]
-    assert b"!" not in machine.console()
-    return [
-        int(line.translate(bytes.maketrans(b"abcdefghijklmnop", b"0123456789abcdef")), 16)
-        for line in lines
-        if len(line) == 8
-    ]
-
-
-def boots(machine: QemuMachine) -> int:
-    return machine.console().count(b"B\n")
-
-
-def counts_on(machine: QemuMachine) -> int:
-    """Wait until it counted further; the last number."""
-    before = len(counts(machine))
-    waiting.until(lambda: len(counts(machine)) >= before + 3, what="the guest to count", timeout_s=60)
-    return counts(machine)[-1]
-
-
 @pytest.fixture
-def machine(qemu_host: qemu.QemuHost, sector: Sector) -> QemuMachine:
-    made = qemu_host.create(sector("ticking"))
-    assert isinstance(made, QemuMachine)
-    made.start()
-    counts_on(made)
+def machine(ticker: Any) -> QemuMachine:
+    made: QemuMachine = ticker.machine
     return made
 
 
-def test_a_machine_that_slept_goes_on_where_it_was(machine: QemuMachine) -> None:
+def test_a_machine_that_slept_goes_on_where_it_was(machine: QemuMachine, ticker: Any) -> None:
     machine.save_state()
 
     assert machine.state() is MachineState.STOPPED
     assert machine.has_saved_state()
-    slept = counts(machine)[-1]
+    slept = ticker.counts()[-1]
     machine.start()
     assert machine.state() is MachineState.RUNNING
-    counts_on(machine)
-    assert boots(machine) == 1
-    assert counts(machine) == list(range(1, len(counts(machine)) + 1))
-    assert counts(machine)[-1] > slept
+    assert ticker.counts_on() > slept
+    assert ticker.never_stumbled()
     assert not machine.has_saved_state()
     assert not machine.directory.saved.exists()
 
 
-def test_a_machine_whose_sleep_is_discarded_boots_from_its_disk(machine: QemuMachine) -> None:
+def test_a_machine_whose_sleep_is_discarded_boots_from_its_disk(machine: QemuMachine, ticker: Any) -> None:
     machine.save_state()
-    slept = counts(machine)[-1]
+    slept = ticker.counts()[-1]
 
     machine.discard_saved_state()
     machine.discard_saved_state()
 
     assert not machine.has_saved_state()
     machine.start()
-    assert counts_on(machine) > slept
-    assert boots(machine) == 2
+    assert ticker.counts_on() > slept
+    assert ticker.boots() == 2
 
 
-def test_another_process_wakes_a_machine(machine: QemuMachine) -> None:
+def test_another_process_wakes_a_machine(machine: QemuMachine, ticker: Any) -> None:
     machine.save_state()
     script = (
         "from lab.hypervisors import qemu\n"
@@ -94,8 +68,8 @@ def test_another_process_wakes_a_machine(machine: QemuMachine) -> None:
 
     assert said.stdout.split() == ["True", "stopped"]
     assert machine.state() is MachineState.RUNNING
-    counts_on(machine)
-    assert boots(machine) == 1
+    ticker.counts_on()
+    assert ticker.boots() == 1
 
 
 def test_a_machine_asleep_is_not_destroyed_by_halves(machine: QemuMachine) -> None:
@@ -108,7 +82,7 @@ def test_a_machine_asleep_is_not_destroyed_by_halves(machine: QemuMachine) -> No
 
 
 def test_a_save_that_cannot_end_leaves_the_machine_running(
-    machine: QemuMachine, monkeypatch: pytest.MonkeyPatch
+    machine: QemuMachine, ticker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> None:
         raise HypervisorRefused("QEMU could not save the memory: for a test")
@@ -120,10 +94,10 @@ def test_a_save_that_cannot_end_leaves_the_machine_running(
 
     assert machine.state() is MachineState.RUNNING
     assert not machine.has_saved_state()
-    counts_on(machine)
+    ticker.counts_on()
 
 
-def test_a_damaged_memory_is_refused_and_can_be_discarded(machine: QemuMachine) -> None:
+def test_a_damaged_memory_is_refused_and_can_be_discarded(machine: QemuMachine, ticker: Any) -> None:
     machine.save_state()
     machine.directory.saved.write_bytes(b"damaged")
 
@@ -136,11 +110,11 @@ def test_a_damaged_memory_is_refused_and_can_be_discarded(machine: QemuMachine) 
     assert machine.has_saved_state()
     machine.discard_saved_state()
     machine.start()
-    counts_on(machine)
+    ticker.counts_on()
 
 
 def test_a_machine_killed_while_it_falls_asleep_is_asleep(
-    machine: QemuMachine, monkeypatch: pytest.MonkeyPatch
+    machine: QemuMachine, ticker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if the lab's process ended right after the mark was written: QEMU is still there.
     with monkeypatch.context() as patch:
@@ -154,8 +128,8 @@ def test_a_machine_killed_while_it_falls_asleep_is_asleep(
 
     assert not running.is_alive()
     machine.start()
-    counts_on(machine)
-    assert boots(machine) == 1
+    ticker.counts_on()
+    assert ticker.boots() == 1
 
 
 def test_a_machine_killed_in_its_sleep_and_one_that_never_ran_have_nothing_to_save(

@@ -150,6 +150,16 @@ def test_a_lost_connection_is_explained_by_a_machine_that_is_gone(run: Run) -> N
     assert "'up'" in reason
 
 
+@pytest.mark.parametrize(
+    "statement",
+    ["raise CommandTimedOut('dd')", "raise HypervisorRefused('no monitor')", "assert 1 == 2, 'not the same'"],
+)
+def test_what_a_check_fails_with_when_its_machine_has_ended_is_not_the_products_fault(run: Run, statement: str) -> None:
+    outcome, blame, reason = one(run(body(f"guest.machine.now = MachineState.GONE; {statement}")))
+    assert (outcome, blame) == (Outcome.BROKEN, Blame.HYPERVISOR)
+    assert reason.startswith("MachineVanished: machine ended by itself while a check ran, and the check failed with: ")
+
+
 def test_a_guest_that_rebooted_by_itself_fails_the_check_and_is_replaced(run: Run, session: Any) -> None:
     found = run(body("guest.rebooted = True") + body("pass").replace("test_x", "test_y"))
     assert (found[0].outcome, found[0].blame) == (Outcome.FAILED, Blame.GUEST)

@@ -145,7 +145,7 @@ DEFECTS = (
         name="restore-changes-nothing",
         what="The hypervisor takes the order to restore a snapshot and does nothing.",
         breaks=("lifecycle.snapshot",),
-        says="after the restore|restore",
+        says="after the restore",
         machine=answers("restore", None),
     ),
     Defect(

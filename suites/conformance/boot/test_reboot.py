@@ -7,15 +7,17 @@ import time
 from lab.suite import Guest, Measurements, check, linux
 
 REBOOTS = 2  # more prove more and cost half a minute each under emulation
+IDENTITY = "cat /etc/machine-id /proc/sys/kernel/hostname"
 BACK_WITHIN_S = 300.0  # several times what Debian needs under emulation on a busy machine
 
 
 @check("boot.reboot", cold=True, timeout_s=900)
 def test_reboots_come_back_clean_and_unchanged(guest: Guest, measured: Measurements) -> None:
-    """Catches resets that hang or are none, lost writes, torn file systems, disks and cards that swap places."""
+    """Catches resets that hang or are none, lost writes, torn file systems, hardware or identity that change."""
     linux.settle(guest)
     linux.sh(guest, "echo before >/root/lab-reboot && sync")
     hardware = _hardware(guest)
+    identity = linux.sh(guest, IDENTITY)
     boots = [guest.boot_id]
     for number in range(1, REBOOTS + 1):
         start = time.monotonic()
@@ -30,9 +32,12 @@ def test_reboots_come_back_clean_and_unchanged(guest: Guest, measured: Measureme
         torn = [line.text for line in linux.kernel_log(guest) if "recover" in line.text and "EXT4-fs" in line.text]
         assert not torn, f"reboot {number} did not unmount the root file system: {torn[0]}"
     assert len(set(boots)) == REBOOTS + 1, f"{REBOOTS} reboots and the boot ids {boots}"
-    assert linux.sh(guest, "cat /root/lab-reboot; rm /root/lab-reboot") == "before"
+    kept = linux.sh(guest, "cat /root/lab-reboot 2>/dev/null; rm -f /root/lab-reboot")
+    assert kept == "before", f"what was written before the reboots reads {kept!r} after them"
     linux.settle(guest)
     now = _hardware(guest)
+    same = linux.sh(guest, IDENTITY)
+    assert same == identity, f"machine-id and host name were {identity.split()}, after the reboots {same.split()}"
     assert now == hardware, f"before the reboots: {sorted(hardware - now)}; after them: {sorted(now - hardware)}"
 
 

@@ -55,7 +55,7 @@ def test_deleted_snapshot_leaves_the_machine_as_it_is(guest: Guest, machine: Mac
 
 @check("lifecycle.snapshot", needs=(Capability.SNAPSHOTS,), cold=True, timeout_s=400)
 def test_restore_goes_on_where_the_snapshot_was(guest: Guest, machine: Machine, reconnect: Reconnect) -> None:
-    """Catches a restore that boots instead of going on, loses memory, or leaves processes dead."""
+    """Catches a restore that does nothing, boots instead of going on, loses memory, or leaves processes dead."""
     snapshots = who_can(machine, Snapshots)
     if not snapshots.snapshots_hold_memory():
         unsupported("snapshots of this hypervisor hold the disk and not the memory")

@@ -40,7 +40,7 @@ def commands(spec: MachineSpec, arguments: str, target: Path, program: Path) -> 
     inside += [(image.kernel, "vmlinuz"), *([] if image.initrd is None else [(image.initrd, "initrd")])]
     mib = sum(path.stat().st_size for path, _ in inside if path.is_file()) // (1 << 20) + _SPARE_MIB
     at = ["-i", str(target)]
-    made = [["mformat", *at, "-C", "-F", "-T", str(mib * 2048), "-v", "LAB-BOOT", "::"]]
+    made = [["mformat", *at, "-C", "-T", str(mib * 2048), "-v", "LAB-BOOT", "::"]]
     made.append(["mmd", *at, "::EFI", "::EFI/BOOT", "::EFI/debian"])
     made += [["mcopy", *at, str(path), f"::{name}"] for path, name in inside]
     menu = target.with_name("grub.cfg")

@@ -7,6 +7,7 @@ distribution, is signed with (/usr/share/doc/ovmf/README.Debian).
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from lab.contracts import Firmware, Profile
@@ -49,7 +50,9 @@ def lacks_for_secure_boot() -> str:
         SHIM: "shim-signed",
         LOADER: "grub-efi-amd64-signed",
     }
-    missing = {package: path for path, package in needed.items() if not path.is_file()}
+    missing = {package: str(path) for path, package in needed.items() if not path.is_file()}
+    if shutil.which("mformat") is None:
+        missing["mtools"] = "mformat"
     if not missing:
         return ""
     return f"{next(iter(missing.values()))} is not on this machine (apt-get install {' '.join(missing)})"

@@ -44,11 +44,14 @@ class _Tool:
     serves: str
     version: tuple[str, ...] = ("--version",)
     least: tuple[int, ...] = ()
+    optional: bool = False  # most of the lab runs without
 
 
 TOOLS = (
     _Tool("qemu-system-x86_64", "qemu-system-x86", "hosts of the driver qemu", least=(6, 2)),
     _Tool("qemu-img", "qemu-utils", "disks of every local host"),
+    _Tool("swtpm", "swtpm", "profiles with tpm", optional=True),
+    _Tool("mformat", "mtools", "profiles with secure_boot", optional=True),
     _Tool("linux.uml", "user-mode-linux", "hosts of the driver uml"),
     _Tool("mmdebstrap", "mmdebstrap", "building images"),
     _Tool("mke2fs", "e2fsprogs", "building images", version=("-V",)),
@@ -82,7 +85,8 @@ def _tool(tool: _Tool) -> Finding:
     try:
         path = process.find(tool.program, package=tool.package)
     except MissingTool:
-        return Finding(tool.program, Health.BAD, f"not on this machine; needed for {tool.serves}", remedy)
+        health = Health.POOR if tool.optional else Health.BAD
+        return Finding(tool.program, health, f"not on this machine; needed for {tool.serves}", remedy)
     try:
         answer = process.run([path, *tool.version], timeout_s=PROBE_TIMEOUT_S)
     except LabError as reason:

@@ -14,7 +14,8 @@ class Row:
     ratio: str  # to something measured in the same run, and what that is
     limit: str
     holds: bool
+    load: str = ""  # of the machine while it was measured
 
     def cells(self) -> tuple[str, ...]:
         """As it stands in the table."""
-        return self.what, self.measured, self.ratio, self.limit, "yes" if self.holds else "**no**"
+        return self.what, self.measured, self.ratio, self.limit, "yes" if self.holds else "**no**", self.load

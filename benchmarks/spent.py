@@ -9,7 +9,9 @@ import ctypes
 import os
 import statistics
 import subprocess
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,32 +34,85 @@ class Failed(Exception):
     """What was to be measured did not work, so its time says nothing."""
 
 
-def on(argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str] | None = None) -> Spent:
-    """Run a command to its end, with all that it leaves behind. Raises `Failed` when its exit status is not 0."""
+def on(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+    afterwards: Callable[[], None] = lambda: None,
+) -> Spent:
+    """Run a command to its end; then `afterwards` ends what it left running, whose processor time counts as well.
+
+    Raises `Failed` when its exit status is not 0.
+    """
     _adopt_orphans()
     before = _reaped_cpu_s()
-    start = time.perf_counter()
-    started = subprocess.Popen(
-        argv,
-        cwd=cwd,
-        env=None if environment is None else {**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    _, said = started.communicate(timeout=_LIMIT_S)
-    wall_s = time.perf_counter() - start
-    # The server that cells fork from ends by itself when its controller has; only then is its time counted.
-    waiting.until(_all_reaped, what=f"the children of {argv[0]} to end", timeout_s=60.0)
+    with tempfile.TemporaryFile() as said:  # no pipe: what it leaves running would hold its other end
+        start = time.perf_counter()
+        started = subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env=None if environment is None else {**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+        )
+        try:
+            started.wait(_LIMIT_S)
+            wall_s = time.perf_counter() - start
+        finally:
+            started.kill()
+            afterwards()
+            _reap()
+        said.seek(0)
+        words = said.read().decode(errors="replace")[-500:]
     if started.returncode != 0:
-        raise Failed(f"{' '.join(argv)} ended with {started.returncode}: {said.decode(errors='replace')[-500:]}")
+        raise Failed(f"{' '.join(argv)[:200]} ended with {started.returncode}: {words}")
     return Spent(wall_s, _reaped_cpu_s() - before)
 
 
-def in_turns(sides: Mapping[str, Callable[[], Spent]], rounds: int) -> dict[str, list[Spent]]:
-    """Measure every side once in each round, so that what disturbs one disturbs the others as well."""
+def forked(work: Callable[[], float]) -> Spent:
+    """Run `work` in a fork of this process, as cells run in one of their server; it returns its own seconds.
+
+    So it starts with everything imported, and what it does after its last look at the clock does not count but as
+    processor time. Raises `Failed` when it raised.
+    """
+    _adopt_orphans()
+    before = _reaped_cpu_s()
+    with tempfile.TemporaryFile() as told:
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                told.write(f"{work():.6f}".encode())
+                told.flush()
+                status = 0
+            except BaseException:  # noqa: BLE001 - the end of this process: the parent raises
+                told.write(traceback.format_exc().encode())
+                told.flush()
+            finally:
+                os._exit(status)
+        _, status = os.waitpid(pid, 0)
+        _reap()
+        told.seek(0)
+        words = told.read().decode(errors="replace")
+    if status != 0:
+        raise Failed(words[-800:])
+    return Spent(float(words), _reaped_cpu_s() - before)
+
+
+def in_turns(
+    sides: Mapping[str, Callable[[], Spent]], rounds: int, *, budget_s: float = 120.0
+) -> dict[str, list[Spent]]:
+    """Measure every side once in each round, so that what disturbs one disturbs the others as well.
+
+    On a slow machine it ends before the last round when the budget is spent.
+    """
     taken: dict[str, list[Spent]] = {name: [] for name in sides}
+    start = time.monotonic()
     for number in range(rounds):
+        if number and time.monotonic() - start > budget_s:
+            break
         # Every second round the other way round: whoever comes first finds colder caches.
         names = list(sides) if number % 2 == 0 else list(reversed(list(sides)))
         for name in names:
@@ -94,6 +149,11 @@ def _adopt_orphans() -> None:
 def _reaped_cpu_s() -> float:
     times = os.times()
     return times.children_user + times.children_system
+
+
+def _reap() -> None:
+    # The server that cells fork from ends by itself when its controller has; only then is its time counted.
+    waiting.until(_all_reaped, what="everything that was started to end", timeout_s=60.0)
 
 
 def _all_reaped() -> bool:

@@ -86,8 +86,8 @@ def equipment(content: Mapping[str, Any]) -> Equipment:
     return Equipment(
         disks=tuple(Plugged(**entry) for entry in content["disks"]),
         nics=tuple(Plugged(**entry) for entry in content["nics"]),
-        processors=tuple(Processor(**entry) for entry in content["processors"]),
-        modules=tuple(Module(**entry) for entry in content["modules"]),
+        processors=tuple(Processor(**entry) for entry in content.get("processors", ())),
+        modules=tuple(Module(**entry) for entry in content.get("modules", ())),
     )
 
 

@@ -97,7 +97,7 @@ class Directory:
         """Where the disks are and the process runs: the directory itself, or one in it after a live migration."""
         if self._place is None:
             content = files.read(self.path / files.MARK) or {"place": ""}
-            return self.path / str(content["place"])
+            return self.path / str(content.get("place", ""))
         return self.path / self._place
 
     def at(self, place: str) -> Directory:
@@ -196,7 +196,7 @@ class Directory:
         shutdown = content["shutdown"] or {}
         return Events(
             resets=content["resets"],
-            fired=content["fired"],
+            fired=content.get("fired", 0),
             panicked=content["panicked"],
             guest_shutdown=bool(shutdown.get("guest")),
             no_space=content["no_space"],
@@ -247,6 +247,7 @@ def _content_of(mark: Mark) -> Mapping[str, Any]:
 
 
 def _mark_of(content: Mapping[str, Any]) -> Mark:
+    # What an older lab left behind lacks some of it and must be found all the same.
     return Mark(
         spec=files.spec_of(content["spec"]),
         binary=content["binary"],
@@ -256,14 +257,14 @@ def _mark_of(content: Mapping[str, Any]) -> Mark:
         wanted=content["wanted"],
         forwards={int(guest): here for guest, here in content["forwards"].items()},
         **vars(equipment(content)),
-        kept={name: equipment(entry) for name, entry in content["kept"].items()},
+        kept={name: equipment(entry) for name, entry in content.get("kept", {}).items()},
         resized=content["resized"],
         warm_key=content["warm_key"],
-        saved=content["saved"],
-        place=_known_place(content["place"]),
-        move=None if content["move"] is None else Move(**content["move"]),
-        resets=content["resets"],
-        fired=content["fired"],
+        saved=content.get("saved", False),
+        place=_known_place(content.get("place", "")),
+        move=None if content.get("move") is None else Move(**content["move"]),
+        resets=content.get("resets", 0),
+        fired=content.get("fired", 0),
     )
 
 

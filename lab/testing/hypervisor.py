@@ -46,6 +46,8 @@ from lab.errors import HypervisorRefused, LabError
 from lab.testing.contract import proves
 from lab.testing.hypervisor_agent import AgentContract
 from lab.testing.hypervisor_capabilities import CapabilityContract
+from lab.testing.hypervisor_growth import GrowthContract
+from lab.testing.hypervisor_movement import MovementContract
 
 BootSpec = Callable[[str], MachineSpec]
 LogIn = Callable[[Machine], Channel]
@@ -336,7 +338,7 @@ class RequiredContract:
         )
 
 
-class HypervisorContract(AgentContract, CapabilityContract, RequiredContract):
+class HypervisorContract(AgentContract, MovementContract, GrowthContract, CapabilityContract, RequiredContract):
     """What every driver must do, then what it says that it can do (pytest runs the last base first)."""
 
 

@@ -41,7 +41,7 @@ def seed_disk(identity: Identity, tmp_path_factory: pytest.TempPathFactory) -> P
 class QemuFixtures:
     """What the contract suite asks for; a subclass chooses the hardware."""
 
-    hardware = Profile("plain", Firmware.BIOS, "q35", "virtio", "virtio", 1, 256)
+    hardware = Profile("plain", Firmware.BIOS, "q35", "virtio", "virtio", 1, 256, max_vcpus=2, max_memory_mib=384)
 
     @pytest.fixture(scope="class")
     @classmethod

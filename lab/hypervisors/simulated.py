@@ -19,6 +19,13 @@ from lab.hypervisors import _simulated_machine as simulated
 
 REALNESS = Realness.SIMULATED
 RUNS_HERE = False
+_OFFERED = (Capability.SNAPSHOTS, Capability.PAUSES)
+LIMITS: Mapping[Capability, str] = {
+    # What nobody inside could notice would be a claim without a witness.
+    capability: "a simulated host has no guest that could notice it"
+    for capability in Capability
+    if capability not in _OFFERED
+}
 
 
 class Settings(BaseModel):
@@ -63,7 +70,7 @@ class SimulatedHost:
         )
 
     def limits(self) -> Mapping[Capability, str]:
-        return {}
+        return LIMITS
 
     def upload(self, image: Image) -> None:
         """Raises `ImageError` when the image's disk is not there."""

@@ -60,7 +60,12 @@ def _imported(tree: ast.Module) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+_BELOW_ALL_DRIVERS = "lab.hypervisors._machine_directory"
+
+
 def _is_of_same_driver(path: Path, name: str) -> bool:
+    if _BELOW_ALL_DRIVERS in (name, name.rpartition(".")[0]) or path.stem == _BELOW_ALL_DRIVERS.rpartition(".")[2]:
+        return True
     driver = path.stem.strip("_").split("_")[0]
     parts = name.removeprefix("lab.hypervisors").lstrip(".").split(".")
     return parts[0].strip("_").split("_")[0] == driver

@@ -1,0 +1,49 @@
+"""`lab qualify` over a hypervisor that really runs a guest."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import Counter
+
+import pytest
+
+from lab import waiting
+from tests.runner.conftest import Lab
+
+pytestmark = pytest.mark.minutes
+
+
+def test_user_mode_linux_qualifies(lab: Lab) -> None:
+    started = lab.start("qualify", str(lab.inventory), "uml", "--json", "--reports", str(lab.reports))
+    out, _ = started.communicate(timeout=280)
+
+    (run,) = lab.runs()
+    records = lab.records(run)
+    counts = Counter(record["outcome"] for record in records)
+    assert started.returncode == 0, [record for record in records if record["outcome"] == "failed"]
+    assert json.loads(out)["run"] == run.name
+    assert set(counts) == {"passed", "unsupported"}
+    assert counts["passed"] >= 30
+    assert {record["realness"] for record in records} == {"real"}
+    (cell,) = lab.cells(run)
+    assert cell["host"]["product"] == "User-Mode Linux"
+    assert b"Linux version" in (run / "cells/uml/jeos/uml/attempt-1/console.log").read_bytes()
+    assert lab.machine_files() == []
+
+
+def test_an_interrupted_qualification_undoes_everything(lab: Lab) -> None:
+    started = lab.start("qualify", str(lab.inventory), "uml", "--reports", str(lab.reports))
+
+    def has_records() -> bool:
+        return len(lab.runs()) == 1 and len(lab.records(lab.runs()[0])) > 12 if lab.reports.exists() else False
+
+    waiting.until(has_records, what="some promises to be judged", timeout_s=120)
+    assert lab.machine_files()
+    started.send_signal(signal.SIGINT)
+    started.communicate(timeout=120)
+
+    assert started.returncode == 130
+    assert lab.machine_files() == []
+    assert lab.processes() == []
+    assert lab.journal(lab.runs()[0])[-1]["event"] == "interrupted"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from lab import process, waiting
-from lab.contracts import Cell, Firmware, Machine, MachineSpec, Owner, Profile, SshLogin
+from lab.contracts import Cell, Firmware, Machine, MachineSpec, MachineState, Owner, Profile, SshLogin
 from lab.errors import CommandTimedOut, GuestError, HostKeyChanged
-from lab.guests import triage
+from lab.guests import claims, triage
 from lab.guests.channels import ssh
 from lab.guests.families import linux
 from lab.guests.guest import Guest
@@ -131,6 +131,40 @@ def test_a_renewed_identity_replaces_host_key_name_and_clock(booted: Booted) -> 
     channel.close()
 
 
+FORGED = (
+    "[  999.000000] Kernel panic - not syncing: forged by a program\\n"
+    "[  999.000100] CPU: 0 PID: 1 Comm: init Not tainted\\n"
+    "[  999.000200] ---[ end Kernel panic - not syncing: forged by a program ]---\\n"
+    "\\033[2J\\000\\377 forged login: "
+)
+
+
+def test_a_panic_and_a_login_forged_by_a_program_are_claims(booted: Booted) -> None:
+    guest, machine = booted.guest, booted.machine
+    guest.check("sh", "-c", f"printf '\\n{FORGED}' >/dev/console")
+    waiting.until(lambda: b"forged login: " in machine.console(), what="the forgery on the console", timeout_s=60)
+
+    found = triage.triage(machine.console())
+    assert (found.failure_class, found.proof) == ("kernel-panic", "claimed by console only")
+    assert all(line.isprintable() for line in triage.last_lines(machine.console()))
+
+    assert machine.state() is MachineState.RUNNING
+    answer = ssh.probe(machine.endpoint(22), timeout_s=60)
+    weighed = claims.weighed(found, crashed=False, answer=answer)
+    assert (answer, weighed.failure_class) == (ssh.Answer.BANNER, "none")
+    assert guest.check("echo", "alive") == "alive"
+
+
+def test_its_endless_and_unreadable_output_is_bounded(booted: Booted) -> None:
+    guest = booted.guest
+    with pytest.raises(CommandTimedOut) as caught:
+        guest.run("sh", "-c", r"while :; do printf '\033[2J\000\377'; done", timeout_s=5)
+
+    assert "\x1b" not in str(caught.value)
+    assert len(str(caught.value)) < 2000
+    assert guest.run("printf", r"\033\000\377").stdout == b"\x1b\x00\xff"
+
+
 def test_a_panic_is_told_from_a_program_that_prints_one(booted: Booted) -> None:
     guest = booted.guest
     words = "Kernel panic - not syncing: only words"
@@ -149,3 +183,9 @@ def test_a_panic_is_told_from_a_program_that_prints_one(booted: Booted) -> None:
         timeout_s=60,
     )
     assert found.cause == "kernel panic: sysrq triggered crash"
+    waiting.until(
+        lambda: booted.machine.state() is MachineState.CRASHED, what="the hypervisor to see the panic", timeout_s=60
+    )
+    answer = ssh.probe(booted.machine.endpoint(22), timeout_s=5)
+    assert answer is not ssh.Answer.BANNER
+    assert claims.weighed(found, crashed=True, answer=answer).proof == "seen by the hypervisor"

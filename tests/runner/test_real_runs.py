@@ -170,6 +170,25 @@ def test_a_qemu_that_is_killed_is_the_labs_fault_and_blocks_the_rest(lab: Lab) -
     nothing_left(lab)
 
 
+def test_a_qemu_that_is_killed_gets_a_second_attempt_where_one_was_allowed(lab: Lab) -> None:
+    started = lab.start(*lab.run_words(*QEMU_CELL, "--attempts", "2"))
+    read_until(started.stdout, ": boot")
+    os.kill(qemu_of(lab), signal.SIGKILL)
+    out, _ = started.communicate(timeout=300)
+
+    assert started.returncode == 0, out
+    run = lab.runs()[0]
+    records = lab.records(run)
+    first, second = ([record for record in records if record["attempt"] == number] for number in (1, 2))
+    decisive = [record for record in first if record["outcome"] == "broken"]
+    assert [record["blame"] for record in decisive] == ["hypervisor"]
+    assert decisive[0]["reason"].startswith("MachineVanished: ")
+    assert {record["outcome"] for record in first} <= {"broken", "blocked", "not_applicable", "unsupported"}
+    assert sorted(record["check"] for record in second) == sorted(plan_of(run))
+    assert {record["outcome"] for record in second} <= {"passed", "not_applicable", "unsupported"}
+    nothing_left(lab)
+
+
 def test_a_killed_cell_is_told_and_cleaned_up_by_the_controller(lab: Lab) -> None:
     started = lab.start(*lab.run_words(*QEMU_CELL, "--cold"))
     read_until(started.stdout, ": boot")
@@ -178,9 +197,13 @@ def test_a_killed_cell_is_told_and_cleaned_up_by_the_controller(lab: Lab) -> Non
     os.kill(pid, signal.SIGKILL)
     out, _ = started.communicate(timeout=120)
 
-    assert started.returncode in (3, 4), out
+    assert started.returncode == 3, out
     assert "the cell's process was killed from outside (SIGKILL)" in out
     nothing_left(lab)
+    records = lab.records(run)
+    assert [record["outcome"] for record in records] == ["broken", *["blocked"] * (len(records) - 1)]
+    assert {record["blame"] for record in records} == {"lab"}
+    assert [record["check"] for record in records] == plan_of(run)
 
 
 def test_two_runs_at_once_do_not_disturb_each_other(lab: Lab) -> None:
@@ -190,6 +213,12 @@ def test_two_runs_at_once_do_not_disturb_each_other(lab: Lab) -> None:
     assert [status for _, status in answers] == [0, 0], answers
     assert len(lab.runs()) == 2
     nothing_left(lab)
+
+
+def plan_of(run: Path) -> list[str]:
+    """The checks of the first cell."""
+    checks: list[str] = json.loads((run / "plan.json").read_text())["cells"][0]["checks"]
+    return checks
 
 
 def qemu_of(lab: Lab) -> int:

@@ -63,7 +63,9 @@ def try_network() -> str:
 
     Returns a sentence that says so. Raises `HostError` when this machine does not let us.
     """
-    made = process.run([sys.executable, network.__file__], timeout_s=30)
+    made = process.run(
+        [sys.executable, "-c", f"import sys, {network.__name__} as it; sys.exit(it.main())"], timeout_s=30
+    )
     if made.status != 0:
         what, _, hint = made.stdout.strip().partition("\n")
         raise HostError(what or f"making a network for User-Mode Linux failed: {made.stderr.strip()[-300:]}", hint=hint)

@@ -13,7 +13,6 @@ import fcntl
 import os
 import socket
 import struct
-import sys
 from pathlib import Path
 
 GATEWAY = "192.168.64.1"
@@ -131,7 +130,3 @@ def main() -> int:
         print(reason, reason.hint, sep="\n")  # noqa: T201 - a process of its own that says why it failed
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -46,7 +46,6 @@ class ContractTest:
     name: str
     feature: str  # "driver.snapshots"
     capability: Capability | None  # None: every driver must pass it
-    needs_guest: bool
     meaning: str  # first paragraph of its docstring
 
     @property
@@ -97,7 +96,7 @@ def meaning_of(what: Capability | str) -> str:
 
 
 def contract_tests(contract: type) -> Iterator[ContractTest]:
-    """The tests of a contract class, the required ones first. Raises `ValueError` for an unmarked one."""
+    """The tests of a contract class, the required ones first. Raises `ValueError` for what is none."""
     found = []
     for name, function in inspect.getmembers(contract, inspect.isfunction):
         if not name.startswith("test_"):
@@ -105,20 +104,19 @@ def contract_tests(contract: type) -> Iterator[ContractTest]:
         what: Capability | str | None = getattr(function, _PROVES, None)
         if what is None:
             raise ValueError(f"{function.__qualname__} does not say what it proves")
+        if any(mark.name == "parametrize" for mark in getattr(function, "pytestmark", ())):
+            # A record names a test, and there is one record of each.
+            raise ValueError(f"{function.__qualname__} is parametrized: write a loop, or several tests")
         found.append(
             ContractTest(
                 name=name,
                 feature=feature_of(what),
                 capability=what if isinstance(what, Capability) else None,
-                needs_guest=bool(_WITH_GUEST & set(inspect.signature(function).parameters)),
                 meaning=" ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split()),
             )
         )
     order = [*REQUIRED, *(feature_of(capability) for capability in Capability)]
     yield from sorted(found, key=lambda test: order.index(test.feature))
-
-
-_WITH_GUEST = {"booted", "keeper"}
 
 
 def capable(hypervisor: Hypervisor, subject: object, capability: Capability) -> Any:

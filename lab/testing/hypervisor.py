@@ -48,6 +48,7 @@ from lab.testing.hypervisor_agent import AgentContract
 from lab.testing.hypervisor_capabilities import CapabilityContract
 from lab.testing.hypervisor_growth import GrowthContract
 from lab.testing.hypervisor_movement import MovementContract
+from lab.testing.hypervisor_trust import TrustContract
 
 BootSpec = Callable[[str], MachineSpec]
 LogIn = Callable[[Machine], Channel]
@@ -338,8 +339,10 @@ class RequiredContract:
         )
 
 
-class HypervisorContract(AgentContract, MovementContract, GrowthContract, CapabilityContract, RequiredContract):
-    """What every driver must do, then what it says that it can do (pytest runs the last base first)."""
+class HypervisorContract(  # pytest runs the last base first
+    TrustContract, AgentContract, MovementContract, GrowthContract, CapabilityContract, RequiredContract
+):
+    """What every driver must do, then what it says that it can do."""
 
 
 def _new_name() -> str:

@@ -18,6 +18,7 @@ from lab.contracts import (
     Hypervisor,
     Machine,
     MachineState,
+    OffersVsock,
     ReportsAddresses,
     RunsInGuest,
     TakesSerialInput,
@@ -198,3 +199,13 @@ class AgentContract:
         assert not machine.agent_answers()
         with pytest.raises(LabError):
             machine.agent_run(["true"])
+
+    # -----------------------------------------------------------------------------------------------------
+    # vsock
+
+    @proves(Capability.VSOCK)
+    def test_a_vsock_port_of_a_stopped_machine_is_refused(self, hypervisor: Hypervisor, made: Machine) -> None:
+        machine: OffersVsock = capable(hypervisor, made, Capability.VSOCK)
+
+        with pytest.raises(HypervisorRefused):
+            machine.vsock_endpoint(1024)

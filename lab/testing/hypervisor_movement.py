@@ -116,36 +116,14 @@ class MovementContract:
     # Live migration
 
     @proves(Capability.LIVE_MIGRATION)
-    @pytest.mark.parametrize("with_storage", [False, True], ids=["shared-storage", "with-storage"])
-    def test_a_guest_that_writes_does_not_notice_that_it_moves(
-        self, hypervisor: Hypervisor, booted: Booted, with_storage: bool
+    def test_a_guest_that_writes_does_not_notice_that_it_moves(self, hypervisor: Hypervisor, booted: Booted) -> None:
+        _move(hypervisor, booted, with_storage=False)
+
+    @proves(Capability.LIVE_MIGRATION)
+    def test_a_guest_that_writes_does_not_notice_that_it_moves_with_its_disks(
+        self, hypervisor: Hypervisor, booted: Booted
     ) -> None:
-        machine: Any = capable(hypervisor, booted.machine, Capability.LIVE_MIGRATION)
-        migrant: MigratesLive = machine
-        places = migrant.destinations()
-        if not places:
-            raise HostRefuses("there is no other place to bring the machine to")
-        token, boot, endpoint = secrets.token_hex(8), booted.boot_id(), booted.machine.endpoint(22)
-        assert migrant.place() not in places
-        booted.sh(f"echo {token} >/run/contract-moved")
-        writer = _Writer(booted)
-
-        try:
-            moved = migrant.migrate_live(places[0], with_storage=with_storage)
-        except NotSupported as reason:
-            raise HostRefuses(reason.what) from reason
-
-        assert migrant.place() == places[0]
-        assert booted.machine.state() is MachineState.RUNNING
-        assert booted.machine.endpoint(22) == endpoint
-        booted.reconnect()
-        writer.goes_on()
-        writer.end()
-        assert booted.boot_id() == boot
-        assert booted.sh("cat /run/contract-moved") == token
-        assert 0 < moved.downtime_ms <= moved.seconds * 1000
-        # All memory that the guest ever wrote has to come along, and it has filled more than this.
-        assert moved.transferred_bytes > 16 << 20
+        _move(hypervisor, booted, with_storage=True)
 
     @proves(Capability.LIVE_MIGRATION)
     def test_a_place_that_is_not_there_is_refused_and_the_guest_stays(
@@ -177,17 +155,49 @@ class MovementContract:
             _join(there, other, "alpha", 2)
             assert _reaches(booted.channel, 2), "two guests on one network do not reach each other"
             assert _reaches(there, 1)
-            _leave(other)
+            _leave(there, other)
             _join(there, other, "beta", 2)
             assert not _reaches(booted.channel, 2), "guests on two networks reach each other"
             there.close()
         finally:
-            _leave(first)
+            _leave(booted.channel, first)
             other.destroy()
 
 
+def _move(hypervisor: Hypervisor, booted: Booted, *, with_storage: bool) -> None:
+    machine: Any = capable(hypervisor, booted.machine, Capability.LIVE_MIGRATION)
+    migrant: MigratesLive = machine
+    places = migrant.destinations()
+    if not places:
+        raise HostRefuses("there is no other place to bring the machine to")
+    token, boot, endpoint = secrets.token_hex(8), booted.boot_id(), booted.machine.endpoint(22)
+    assert migrant.place() not in places
+    booted.sh(f"echo {token} >/run/contract-moved")
+    writer = _Writer(booted)
+
+    try:
+        moved = migrant.migrate_live(places[0], with_storage=with_storage)
+    except NotSupported as reason:
+        raise HostRefuses(reason.what) from reason
+
+    assert migrant.place() == places[0]
+    assert booted.machine.state() is MachineState.RUNNING
+    assert booted.machine.endpoint(22) == endpoint
+    booted.reconnect()
+    writer.goes_on()
+    writer.end()
+    assert booted.boot_id() == boot
+    assert booted.sh("cat /run/contract-moved") == token
+    assert 0 < moved.downtime_ms <= moved.seconds * 1000
+    # All memory that the guest ever wrote has to come along, and it has filled more than this.
+    assert moved.transferred_bytes > 16 << 20
+
+
+_MACS = "52:54:00:c0:fe:"
+
+
 def _mac(number: int) -> str:
-    return f"52:54:00:c0:fe:{number:02x}"
+    return f"{_MACS}{number:02x}"
 
 
 def _join(channel: Channel, machine: SharesNetworks, network: str, number: int) -> None:
@@ -210,5 +220,9 @@ def _reaches(channel: Channel, number: int) -> bool:
     return channel.run(["ping", "-c", "3", "-W", "3", f"10.213.77.{number}"], timeout_s=60).status == 0
 
 
-def _leave(machine: HotplugsNics) -> None:
+def _leave(channel: Channel, machine: HotplugsNics) -> None:
+    # In good order: a paravirtual kernel does not let go of a card that is up (User-Mode Linux' vector_remove).
+    channel.run(
+        ["sh", "-c", f"cd /sys/class/net; ip link set $(dirname $(grep -l {_MACS} */address)) down"], timeout_s=60
+    )
     machine.detach_nic("contract")

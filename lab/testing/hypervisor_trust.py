@@ -194,13 +194,11 @@ class TrustContract:
             channel.close()
 
     @proves(Capability.NETWORK_BOOT)
-    @pytest.mark.parametrize("file", ["../outside", "/etc/hostname", "is-not-there", "", "x" * 200])
-    def test_only_a_file_of_the_folder_is_booted(
-        self, hypervisor: Hypervisor, made: Machine, tmp_path: Path, file: str
-    ) -> None:
+    def test_only_a_file_of_the_folder_is_booted(self, hypervisor: Hypervisor, made: Machine, tmp_path: Path) -> None:
         machine: BootsFromNetwork = capable(hypervisor, made, Capability.NETWORK_BOOT)
         (tmp_path.parent / "outside").write_text("x")
 
-        with pytest.raises(HypervisorRefused):
-            machine.boot_from_network(tmp_path, file)
-        assert made.state() is MachineState.STOPPED
+        for file in ("../outside", "/etc/hostname", "is-not-there", "", "x" * 200):
+            with pytest.raises(HypervisorRefused):
+                machine.boot_from_network(tmp_path, file)
+            assert made.state() is MachineState.STOPPED

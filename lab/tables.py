@@ -42,10 +42,11 @@ _WORDS = {
 }
 
 
-def _table(*columns: str) -> Table:
+def _table(*columns: str, whole: int = 1) -> Table:
+    """A table whose first columns are not wrapped: they name the row, and whoever wants to copy that needs it whole."""
     table = Table(box=box.SIMPLE, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number < whole)
     return table
 
 
@@ -69,6 +70,8 @@ def facts(console: Console, found: Mapping[str, Any]) -> None:
 
 
 def _cell_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return "-" if value is None or value == "" else str(value)
@@ -76,7 +79,7 @@ def _cell_text(value: object) -> str:
 
 def findings(console: Console, found: Sequence[Finding]) -> None:
     """What the doctor found, with the remedies."""
-    table = _table("", "what", "found", "remedy")
+    table = _table("", "what", "found", "remedy", whole=2)
     for finding in found:
         symbol, style = _HEALTH[finding.health]
         table.add_row(
@@ -108,10 +111,14 @@ def plan(console: Console, made: Plan) -> None:
     checks = sum(len(planned.checks) for planned in wanted)
     left_out = len(made.cells) - len(wanted)
     console.print(
-        f"{len(wanted)} cells, {checks} checks, {left_out} cells excluded; about {made.estimate_s:.0f} s. "
+        f"{len(wanted)} cells, {checks} checks, {left_out} cells excluded; about {_duration(made.estimate_s)}. "
         "Nothing was started.",
         highlight=False,
     )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
 
 
 def diff(console: Console, found: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
@@ -124,13 +131,13 @@ def diff(console: Console, found: Mapping[str, Sequence[Mapping[str, str]]]) -> 
 
 def verdicts(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
     """Verdicts, those first that somebody must look at."""
-    table = _table("cell", "feature", "verdict", "observed", "expected", "records")
+    table = _table("cell", "feature", "verdict", "observed", "expected", "records", whole=2)
     for entry in found:
         marks = "".join(f" {mark}" for mark in ("flaky", "stale") if entry[mark])
         table.add_row(
             Text(entry["cell"]),
             Text(entry["feature"]),
-            Text(entry["verdict"] + marks),
+            Text(entry["verdict"].replace("_", " ") + marks),
             Text(entry["observed"]),
             Text(entry["expected"]),
             Text(str(entry["records"])),

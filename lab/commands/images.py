@@ -21,10 +21,10 @@ def list_images(json: bool) -> ExitCode:
         {
             "image": entry.name,
             "digest": entry.digest if json else entry.digest[:19],
-            "made": entry.made,
+            "made": entry.made if json else entry.made[:16].replace("T", " "),
             "MiB": entry.disk_bytes >> 20,
             "current": entry.current,
-            "origin": entry.origin,
+            "origin": entry.origin if json else entry.origin.removeprefix(f"built on {entry.made} from the "),
         }
         for entry in cache.listing()
     ]

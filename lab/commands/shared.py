@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # `lab --help` must not pay for any of these
     from lab.runner.plan import Plan
 
 RUNS_ON_SITE = 10
+WIDE = 180  # columns
 
 
 def read_inventory(path: Path) -> Inventory:
@@ -52,7 +54,9 @@ def console(*, quiet: bool = False) -> Console:
     """The terminal, or wherever standard output leads."""
     from rich.console import Console
 
-    return Console(stderr=quiet, quiet=quiet, soft_wrap=False)
+    # Into a file or a pipe goes what can be searched there: a row on one line.
+    is_free = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(stderr=quiet, quiet=quiet, soft_wrap=False, width=WIDE if is_free else None)
 
 
 def tables() -> ModuleType:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.defects import boots, drivers, guests, hardware
+from tests.defects import agents, boots, drivers, guests, hardware
 from tests.defects.definition import Defect
 
-DEFECTS: tuple[Defect, ...] = (*boots.DEFECTS, *guests.DEFECTS, *hardware.DEFECTS, *drivers.DEFECTS)
+DEFECTS: tuple[Defect, ...] = (*boots.DEFECTS, *guests.DEFECTS, *hardware.DEFECTS, *drivers.DEFECTS, *agents.DEFECTS)
 
 
 def by_name(name: str) -> Defect:

@@ -56,22 +56,22 @@ def one(defect: Defect, place: Path, result: Path, scope: str) -> None:
     draft.replace(result)
 
 
+def tried(defect: Defect, place: Path, scope: str) -> Result:
+    """Try a defect in a process of its own. Raises `CommandFailed` when the trial itself breaks."""
+    file = kept(defect, place, scope)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    words = [sys.executable, "-m", "tests.defects", "one", defect.name, str(file), scope, "--place", str(place)]
+    done = process.run(words, timeout_s=LIMIT_S, cwd=trial.ROOT)
+    if not file.exists():
+        raise CommandFailed(f"the trial of {defect.name} broke: {done.stderr.strip()[-1500:]}")
+    return Result.from_json(json.loads(file.read_text()))
+
+
 def every(defects: Sequence[Defect], place: Path, scope: str, *, jobs: int) -> Iterator[Result]:
-    """Try each in a process of its own; results as they come. Raises `CommandFailed` when a trial itself breaks."""
-
-    def tried(defect: Defect) -> Result:
-        file = kept(defect, place, scope)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.unlink(missing_ok=True)
-        words = [sys.executable, "-m", "tests.defects", "one", defect.name, str(file), scope, "--place", str(place)]
-        done = process.run(words, timeout_s=LIMIT_S, cwd=trial.ROOT)
-        if not file.exists():
-            raise CommandFailed(f"the trial of {defect.name} broke: {done.stderr.strip()[-1500:]}")
-        return Result.from_json(json.loads(file.read_text()))
-
+    """Try each; results as they come. Raises `CommandFailed` when a trial itself breaks."""
     with ThreadPoolExecutor(jobs) as pool:
-        waiting = [pool.submit(tried, defect) for defect in defects]
-        for future in as_completed(waiting):
+        for future in as_completed([pool.submit(tried, defect, place, scope) for defect in defects]):
             yield future.result()
 
 

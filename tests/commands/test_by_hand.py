@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from lab.contracts import MachineState
+from lab.contracts import Capability, MachineState
 from lab.errors import ExitCode
+from lab.hypervisors import simulated
 from lab.runner import by_hand
 from tests.commands.made import Call, Made
 
 SIM = "sim/thing/pc"
+Limits = dict[Capability, str]
 
 
 # -- what is not up ------------------------------------------------------------------------------------------
@@ -153,15 +155,20 @@ def test_the_console_is_shown_without_what_deceives_a_terminal(made: Made, call_
     assert out.endswith("This console is simulated: there is no guest.\nred�<00>\n")
 
 
-def test_a_host_without_a_display_says_so_and_writes_nothing(made: Made, call: Call, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [({Capability.SCREENSHOTS: "it has no display"}, "it has no display"), ({}, "the driver simulated takes none")],
+)
+def test_a_host_without_a_display_says_so_and_writes_nothing(
+    made: Made, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: Limits, why: str
+) -> None:
     made.keep(SIM)
+    monkeypatch.setattr(simulated.SimulatedHost, "limits", lambda host: limits)
 
     status, out, err = call("screenshot", made.folder, SIM, "--out", tmp_path / "x.png")
 
     assert (status, out) == (ExitCode.USAGE, "")
-    assert err == (
-        f"lab: {SIM} has no screenshot: the driver simulated takes none\n  -> lab console {made.folder} {SIM}\n"
-    )
+    assert err == f"lab: {SIM} has no screenshot: {why}\n  -> lab console {made.folder} {SIM}\n"
     assert not (tmp_path / "x.png").exists()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
 import shutil
@@ -30,7 +29,8 @@ def prepare() -> None:
         folder.mkdir(mode=0o700)
     except OSError as reason:
         raise process.disk_full_or(reason, f"making {folder}") from reason
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    # After multiprocessing has removed what it made inside, which it does at -100.
+    util.Finalize(None, shutil.rmtree, args=(folder,), kwargs={"ignore_errors": True}, exitpriority=-200)
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
         util.get_temp_dir()  # it is made once for a process and kept

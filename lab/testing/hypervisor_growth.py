@@ -14,10 +14,12 @@ _MODULE_MIB = 128
 _FED_S = 4.0  # twice the time after which the watchdog fires
 
 # Whether a new processor or a new block of memory is used is the guest's own choice (a rule of udev); these make it.
-_USE_PROCESSORS = "for new in /sys/devices/system/cpu/cpu*/online; do [ $(cat $new) = 1 ] || echo 1 >$new; done"
+_USE_PROCESSORS = (
+    "for new in /sys/devices/system/cpu/cpu*/online; do [ ! -e $new ] || [ $(cat $new) = 1 ] || echo 1 >$new; done"
+)
 _USE_MEMORY = (
     "for new in /sys/devices/system/memory/memory*/state; do "
-    "[ $(cat $new) = online ] || echo online_movable >$new; done"
+    "[ ! -e $new ] || [ $(cat $new) = online ] || echo online_movable >$new; done"
 )
 _PROCESSORS = "grep -c ^processor /proc/cpuinfo"
 _MEMORY_KIB = "sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo"

@@ -38,6 +38,8 @@ class _Writer:
 
     def __init__(self, booted: Booted) -> None:
         self._booted, self._token = booted, secrets.token_hex(8)
+        # The kernel's own lines would come between, in the middle of ours.
+        booted.sh("dmesg -n 1 2>/dev/null || true")
         booted.sh(f"({_WRITER.format(token=self._token)}) </dev/null >/dev/null 2>&1 &")
         self.goes_on()
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from lab import process
 from lab.errors import HypervisorRefused, LabError, NotSupported
 from lab.hypervisors import _qemu_arguments as arguments
+from lab.hypervisors import _qemu_networks as networks
 from lab.hypervisors import _qemu_plugged as devices
 from lab.hypervisors import _qemu_power as power
 from lab.hypervisors import _qemu_snapshots as snapshots
@@ -65,21 +66,19 @@ def _forget_disk(directory: Directory, monitor: Monitor, plugged: Plugged) -> No
 def attach_nic(directory: Directory, name: str, mac: str, *, shared: str = "") -> None:
     """A card of the profile's model, on a network of its own or on the one called `shared`. Raises `HypervisorRefused`.
 
-    Frames of a shared network go from QEMU to QEMU as multicast on the loopback card: no process stands between.
+    A shared network exists as long as a machine is on it; each card has a cable to it, a process that ends with QEMU.
     """
     mark = _checked(directory, name)
     if not _MAC.fullmatch(mac):
         raise HypervisorRefused(f"{mac!r} is not a MAC address", hint="write it as 52:54:00:00:00:01")
     with power.monitor_of(directory) as monitor:
-        if shared:
-            group = devices.group(mark.spec.owner.run, shared)
-            plugged = Plugged(name, _free_place(monitor, mark), mac, group=group)
-        else:
-            plugged = Plugged(name, _free_place(monitor, mark), mac, _free_network(mark))
+        plugged = Plugged(name, _free_place(monitor, mark), mac, _free_network(mark), shared)
         directory.change(nics=(*mark.nics, plugged))
         try:
             monitor.command("netdev_add", devices.network(plugged))
             monitor.command("device_add", devices.card(mark.spec.profile, plugged))
+            if shared:
+                networks.join(directory, monitor, plugged)
         except LabError:
             _forget_nic(directory, monitor, plugged)
             raise
@@ -94,6 +93,8 @@ def detach_nic(directory: Directory, name: str) -> None:
 
 
 def _forget_nic(directory: Directory, monitor: Monitor, plugged: Plugged) -> None:
+    if plugged.shared:
+        networks.leave(monitor, plugged)
     if f"{plugged.node}:" in monitor.human("info network"):
         monitor.command("netdev_del", {"id": plugged.node})
     directory.change(nics=_without(directory.read().nics, plugged.name))

@@ -6,8 +6,6 @@ place is written down, because a saved memory fits only a machine whose devices 
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +25,8 @@ class Plugged:
     name: str
     port: str  # where it sits: a root port ("port0"), a slot of the PCI bus ("pci.1e"), a place on SCSI ("scsi.3")
     mac: str = ""  # of a card
-    network: int = 0  # of a card with a network of its own: it is alone in 10.0.<network>.0/24
-    group: str = ""  # of a card on a shared network: the multicast address and port of this machine that carry it
+    network: int = 0  # of a card: it is alone in 10.0.<network>.0/24, or at the hub of that number with its cable
+    shared: str = ""  # of a card: the network that it shares with other machines of the run
 
     @property
     def node(self) -> str:
@@ -105,18 +103,10 @@ def disk(profile: Profile, plugged: Plugged) -> dict[str, object]:
 
 def network(plugged: Plugged) -> dict[str, object]:
     """The network of a plugged card as `netdev_add` takes it."""
-    if plugged.group:
-        return {"type": "socket", "id": plugged.node, "mcast": plugged.group, "localaddr": "127.0.0.1"}
+    if plugged.shared:
+        # The cable comes to the other port of this hub once QEMU runs.
+        return {"type": "hubport", "id": plugged.node, "hubid": plugged.network}
     return {"type": "user", "id": plugged.node, "net": f"10.0.{plugged.network}.0/24"}
-
-
-def group(run: str, network: str) -> str:
-    """The multicast address and port for a network of that name in that run of this user.
-
-    239.192/14 is for an organisation's own use (RFC 2365). Bound to the loopback card, it never leaves this machine.
-    """
-    digest = hashlib.sha256(f"{os.getuid()}\0{run}\0{network}".encode()).digest()
-    return f"239.{192 + digest[0] % 4}.{digest[1]}.{digest[2]}:{20000 + int.from_bytes(digest[3:5]) % 12000}"
 
 
 def card(profile: Profile, plugged: Plugged) -> dict[str, object]:

@@ -24,6 +24,7 @@ from lab.errors import (
 from lab.hypervisors import _qemu_arguments as arguments
 from lab.hypervisors import _qemu_boot_disk as boot_disk
 from lab.hypervisors import _qemu_firmware as firmware
+from lab.hypervisors import _qemu_networks as networks
 from lab.hypervisors import _qemu_tpm as tpm
 from lab.hypervisors._qemu_arguments import Files, Hardware
 from lab.hypervisors._qemu_monitor import Monitor, MonitorLost, talk
@@ -169,6 +170,7 @@ def launch(
         _launch(directory, (*_line(mark, directory, alter), *extra), incoming)
     with talk(directory.here) as monitor:
         directory.change(forwards=_forwards(monitor))
+        networks.join_all(directory, monitor)
     _log.info("machine.started", machine=mark.spec.name, directory=directory.path, incoming=incoming)
 
 
@@ -179,6 +181,8 @@ def launch_beside(there: Directory) -> None:
     """
     mark = there.read()
     _launch(there, (*arguments.words(hardware(mark, there), {}), "-S", "-incoming", "defer"), None)
+    with talk(there.here) as monitor:
+        networks.join_all(there, monitor)
 
 
 def _line(mark: Mark, directory: Directory, alter: Alter | None) -> list[str]:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import secrets
+import socket
+import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lab import waiting
 from lab.contracts import MachineSpec, MachineState
 from lab.errors import HypervisorRefused
-from lab.hypervisors import _qemu_power, _qemu_unplug, qemu
+from lab.hypervisors import _qemu_cable, _qemu_networks, _qemu_power, _qemu_unplug, qemu
 from lab.hypervisors._qemu_machine import QemuMachine
 
 Sector = Callable[..., MachineSpec]
@@ -164,20 +171,123 @@ def test_a_snapshot_from_before_is_restored_without_what_came_after(roomy: Calla
     assert machine.snapshots() == ("bare",)
 
 
+def frame(sender: str, target: str = "ffffffffffff") -> bytes:
+    return bytes.fromhex(target) + bytes.fromhex(sender) + b"\x88\xb5" + secrets.token_bytes(60)
+
+
+class Card:
+    """Stands where QEMU stands: sends and receives frames over a cable."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.mine, theirs = socket.socketpair()
+        self.mine.settimeout(20)
+        job = {"card": theirs.fileno(), "folder": str(folder), "name": name}
+        said = subprocess.run(
+            [sys.executable, "-I", "-S", str(Path(_qemu_cable.__file__))],
+            input=json.dumps(job).encode(),
+            capture_output=True,
+            pass_fds=[theirs.fileno()],
+            timeout=30,
+            check=True,
+        )
+        assert said.stdout == b"joined\n"
+        theirs.close()
+
+    def send(self, data: bytes) -> None:
+        self.mine.sendall(struct.pack(">I", len(data)) + data)
+
+    def receive(self) -> bytes:
+        return self._exactly(struct.unpack(">I", self._exactly(4))[0])
+
+    def _exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            data += self.mine.recv(count - len(data))
+        return data
+
+    def hears_nothing(self) -> bool:
+        self.mine.settimeout(0.3)
+        try:
+            return not self.receive()
+        except TimeoutError:
+            return True
+        finally:
+            self.mine.settimeout(20)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    folder = tmp_path / "network"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def test_frames_go_to_everybody_and_to_the_one_who_is_known(network: Path) -> None:
+    one, two, three = (Card(network, name) for name in ("one", "two", "three"))
+
+    call, large = frame("020000000001"), frame("020000000001") + bytes(9000)
+    one.send(call)
+    assert (two.receive(), three.receive()) == (call, call)
+    one.send(large)
+    assert (two.receive(), three.receive()) == (large, large)
+    answer = frame("020000000002", "020000000001")
+    two.send(answer)
+    assert one.receive() == answer
+
+    # two has heard of one, so only one gets this; nobody hears itself.
+    assert three.hears_nothing()
+    assert two.hears_nothing()
+
+
+def test_a_cable_ends_with_its_card_and_the_last_one_takes_the_network_away(network: Path) -> None:
+    one, two = Card(network, "one"), Card(network, "two")
+    one.mine.close()
+    waiting.until(lambda: not (network / "one").exists(), what="the cable to end", timeout_s=20)
+
+    two.send(frame("020000000002"))
+    two.mine.close()
+
+    waiting.until(lambda: not network.exists(), what="the network to end", timeout_s=20)
+
+
+def test_a_neighbour_that_was_killed_does_not_stay_in_the_way(network: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as dead:
+        dead.bind(str(network / "dead"))
+    one, two = Card(network, "one"), Card(network, "two")
+
+    call = frame("020000000001")
+    one.send(call)
+
+    assert two.receive() == call
+    assert not (network / "dead").exists()
+
+
 def test_machines_of_a_run_meet_on_a_network_and_those_of_another_do_not(
     qemu_host: qemu.QemuHost, sector: Sector
 ) -> None:
-    def group(name: str, run: str, network: str) -> str:
+    def joined(name: str, run: str, network: str) -> QemuMachine:
         spec = sector("idle", name)
         machine = qemu_host.create(replace(spec, owner=replace(spec.owner, run=run)))
         assert isinstance(machine, QemuMachine)
         machine.start()
         machine.attach_shared_nic("card", MAC, network)
-        return machine.directory.read().nics[0].group
+        return machine
 
-    first = group("one", "run", "lan")
+    lan = _qemu_networks.folder_of("run", "lan")
+    one, _, _, _ = (
+        joined(*given)
+        for given in (("one", "run", "lan"), ("two", "run", "lan"), ("three", "run", "wan"), ("four", "other", "lan"))
+    )
 
-    assert group("two", "run", "lan") == first
-    assert group("three", "run", "wan") != first
-    assert group("four", "other", "lan") != first
-    assert json.dumps(first).startswith('"239.19')
+    assert len(list(lan.iterdir())) == 2
+    assert lan.stat().st_mode & 0o777 == 0o700
+    assert len(list(lan.parent.iterdir())) == 3
+    one.stop(force=True)
+    waiting.until(lambda: len(list(lan.iterdir())) == 1, what="the cable to end", timeout_s=20)
+    one.start()
+    assert len(list(lan.iterdir())) == 2
+    one.migrate_live("second", with_storage=False)
+    waiting.until(lambda: len(list(lan.iterdir())) == 2, what="the old cable to end", timeout_s=20)
+    for _, machine in qemu_host.machines():
+        machine.destroy()
+    waiting.until(lambda: not list(lan.parent.iterdir()), what="all networks to end", timeout_s=20)

@@ -1,0 +1,81 @@
+"""Networks that QEMU machines of one user and run share: a folder each, and a cable for each card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from lab import locations
+from lab.errors import HypervisorRefused
+from lab.hypervisors._qemu_monitor import Monitor
+from lab.hypervisors._qemu_plugged import Plugged
+from lab.hypervisors._qemu_store import Directory
+
+_CABLE = Path(__file__).with_name("_qemu_cable.py")
+_START_S = 30.0
+
+
+def folder_of(run: str, network: str) -> Path:
+    """Where the cables of a network meet. The name may be anything, so its digest stands for it."""
+    digest = hashlib.sha256(f"{run}\0{network}".encode()).hexdigest()
+    return locations.state() / "networks" / "qemu" / digest[:32]
+
+
+def join(directory: Directory, monitor: Monitor, card: Plugged) -> None:
+    """Lay a cable from a card to its network. Raises `HypervisorRefused`."""
+    ours, theirs = socket.socketpair()
+    name = _name(card)
+    with ours:
+        with theirs:
+            monitor.give_file(name, theirs.fileno())
+        monitor.command("netdev_add", {"type": "socket", "id": name, "fd": name})
+        monitor.command("netdev_add", {"type": "hubport", "id": f"{name}-end", "hubid": card.network, "netdev": name})
+        _lay(directory, card, ours)
+
+
+def join_all(directory: Directory, monitor: Monitor) -> None:
+    """Lay the cables of all shared cards of a machine that was just started."""
+    for card in directory.read().nics:
+        if card.shared:
+            join(directory, monitor, card)
+
+
+def leave(monitor: Monitor, card: Plugged) -> None:
+    """Take the cable away; it ends when QEMU has closed its end."""
+    told = monitor.human("info network")
+    for name in (f"{_name(card)}-end", _name(card)):
+        if f"{name}:" in told:
+            monitor.command("netdev_del", {"id": name})
+
+
+def _name(card: Plugged) -> str:
+    return f"cable-{card.name}"
+
+
+def _lay(directory: Directory, card: Plugged, end: socket.socket) -> None:
+    owner = directory.read().spec.owner
+    folder = folder_of(owner.run, card.shared)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Two places of one machine are two ends for a moment.
+    name = hashlib.sha256(f"{directory.here}\0{card.name}".encode()).hexdigest()[:16]
+    job = {"card": end.fileno(), "folder": str(folder), "name": f"{name}-{os.urandom(4).hex()}"}
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", str(_CABLE)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=[end.fileno()],
+        start_new_session=True,
+    ) as cable:
+        try:
+            said, complaint = cable.communicate(json.dumps(job).encode(), _START_S)
+        except subprocess.TimeoutExpired:
+            cable.kill()
+            raise HypervisorRefused(f"the cable to network {card.shared} did not start in {_START_S:.0f} s") from None
+    if said != b"joined\n":
+        raise HypervisorRefused(f"no cable to network {card.shared}: {complaint.decode(errors='replace')[-500:]}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -66,6 +67,11 @@ class _LogFile(logging.FileHandler):
         """Lose the line when the disk is full: what it tells of is more important, and has its own error."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
+
+    def close(self) -> None:
+        """Lose the last lines likewise: they are written out here."""
+        with suppress(OSError):
+            super().close()
 
 
 def write_to(path: Path) -> logging.Handler:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from lab import log
 
 
@@ -34,3 +36,12 @@ def test_a_handler_that_was_taken_off_gets_nothing_more(tmp_path: Path) -> None:
     log.get("lab.test").error("late")
 
     assert (tmp_path / "a.log").read_text() == ""
+
+
+def test_a_full_disk_loses_lines_and_disturbs_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = log.write_to(Path("/dev/full"))
+
+    log.get("lab.test").info("lost")
+    log.stop_writing(handler)
+
+    assert capsys.readouterr().err == ""

@@ -180,7 +180,7 @@ class LocalExecutor:
             return cell_file.of_killed(work, self.suites, reason, seconds)
         except LabError as fault:
             # Then the run as a whole ends soon, with the journal's own error.
-            _log.error("cell.unwritten", cell=work.cell, reason=fault)
+            _log.info("cell.unwritten", cell=work.cell, reason=fault)
             return CellResult(work.cell, work.attempt, Outcome.BROKEN, Blame.LAB, reason, seconds)
 
 

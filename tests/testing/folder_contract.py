@@ -12,7 +12,7 @@ from lab.contracts import Channel, Firmware, Image, MachineSpec, Owner, Profile
 from lab.testing.hypervisor import HypervisorContract
 from tests.testing.reference.host import FolderHost
 from tests.testing.reference.lies import LIES
-from tests.testing.reference.machine import FolderChannel, FolderMachine
+from tests.testing.reference.trusted import CapableMachine, FolderChannel
 
 PATIENCE_S = 2.0
 
@@ -22,14 +22,15 @@ class TestFolders(HypervisorContract):
 
     @pytest.fixture(autouse=True)
     def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        if self.lie:
-            # What never comes need not be waited for long.
-            patient = waiting.until
+        # Folders are fast, and what never comes need not be waited for long.
+        patient, slow = waiting.until, waiting.pause
 
-            def until(probe: Callable[[], Any], **how: Any) -> Any:
-                return patient(probe, **{**how, "timeout_s": min(how["timeout_s"], PATIENCE_S)})
+        def until(probe: Callable[[], Any], **how: Any) -> Any:
+            limit_s = PATIENCE_S if self.lie else how["timeout_s"]
+            return patient(probe, **{**how, "timeout_s": min(how["timeout_s"], limit_s)})
 
-            monkeypatch.setattr(waiting, "until", until)
+        monkeypatch.setattr(waiting, "until", until)
+        monkeypatch.setattr(waiting, "pause", lambda seconds: slow(min(seconds, 0.6)))
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -43,13 +44,14 @@ class TestFolders(HypervisorContract):
     def boot_spec(cls, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], MachineSpec]:
         disk = tmp_path_factory.mktemp("image") / "disk"
         disk.write_bytes(b"disk")
-        image = Image("folder", "sha256:0", disk, "raw")
-        profile = Profile("p", Firmware.NONE, "none", "folder", "none", 1, 64)
+        disk.with_name("kernel").write_bytes(b"kernel")
+        image = Image("folder", "sha256:0", disk, "raw", kernel=disk.with_name("kernel"))
+        profile = Profile(*("p", Firmware.UEFI, "q35", "virtio", "virtio", 1, 64), 3, 320, tpm=True, secure_boot=True)
         return lambda name: MachineSpec(name, Owner("run", "a/b/c", 1, 2), image, profile, data_disk_mib=8)
 
     @pytest.fixture(scope="class")
     @classmethod
-    def log_in(cls) -> Callable[[FolderMachine], Channel]:
+    def log_in(cls) -> Callable[[CapableMachine], Channel]:
         return FolderChannel  # type: ignore[return-value]
 
 

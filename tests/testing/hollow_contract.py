@@ -64,7 +64,7 @@ _METHODS = """
     start stop addresses endpoint reproduce destroy upload machines snapshot restore delete_snapshot snapshots
     warm_key has_warm save_warm warm_identity clone_warm forget_warm pause resume inject_nmi set_balloon attach_disk
     detach_disk resize_data_disk attach_nic detach_nic close attach_shared_nic set_vcpus attach_memory detach_memory
-    save_state discard_saved_state destinations migrate_live place type_on_console boot_unsigned boot_from_network
+    save_state discard_saved_state migrate_live place type_on_console boot_unsigned boot_from_network
     agent_run agent_read agent_write agent_addresses vsock_endpoint
 """
 for _method in _METHODS.split():
@@ -79,6 +79,7 @@ def _yes(*_: Any, **__: Any) -> bool:
 
 for _method in ("has_saved_state", "agent_answers", "secure_boot_enforced"):
     setattr(Hollow, _method, _yes)
+Hollow.destinations = lambda self: ("there",)  # type: ignore[attr-defined]
 Hollow.tpm_version = lambda self: "2.0"  # type: ignore[attr-defined]
 Hollow.screenshot = lambda self: b""  # type: ignore[attr-defined]
 
@@ -109,7 +110,7 @@ class TestHollow(HypervisorContract):
         disk = Path(tmp_path_factory.mktemp("hollow")) / "disk"
         disk.write_bytes(b"x")
         image = Image("hollow", "sha256:0", disk, "raw")
-        profile = Profile("p", Firmware.NONE, "none", "x", "x", 1, 64)
+        profile = Profile("p", Firmware.UEFI, "q35", "x", "x", 1, 64, 3, 320, tpm=True, secure_boot=True)
         return lambda name: MachineSpec(name, Owner("r", "a/b/c", 1, 2), image, profile, data_disk_mib=8)
 
     @pytest.fixture(scope="class")

@@ -14,7 +14,24 @@ from pathlib import Path
 _INSIDE = re.compile(r"(?<![\w/.])/(var|run|proc(?!/\[0-9\])|dev(?!/zero|/urandom)|sys)\b")
 _TO_VAR = re.compile(r">\s*'?([^\s;'&)]*/root/var/[^\s;'&)]*)'?")
 _REAL = (
-    *("awk", "basename", "cat", "chmod", "cmp", "cp", "cut", "date", "dd", "env", "expr", "grep", "head", "ln", "ls"),
+    *(
+        "awk",
+        "basename",
+        "dirname",
+        "cat",
+        "chmod",
+        "cmp",
+        "cp",
+        "cut",
+        "date",
+        "dd",
+        "env",
+        "expr",
+        "grep",
+        "head",
+        "ln",
+        "ls",
+    ),
     *("mkdir", "mv", "od", "printf", "rm", "rmdir", "sed", "seq", "sh", "sha256sum", "sleep", "sort", "tail", "test"),
     *("touch", "tr", "true", "uname", "wc"),
 )
@@ -22,12 +39,37 @@ _OWN = {
     "poweroff": 'touch "$LAB_ROOT/run/poweroff"',
     # The whole machine's, which would wait for everybody else's disk.
     "sync": ":",
-    # ip address add|del ADDRESS dev CARD
-    "ip": 'file="$LAB_ROOT/sys/class/net/$5/addresses"\n'
-    'case "$2" in\n'
-    'add) echo "$3" >>"$file";;\n'
-    'del) grep -v -x -F "$3" "$file" >"$file.new"; mv "$file.new" "$file";;\n'
-    "esac",
+    # ip address add|del ADDRESS dev CARD; every card is up
+    "ip": """
+file="$LAB_ROOT/sys/class/net/$5/addresses"
+case "$1 $2" in
+'address add') echo "$3" >>"$file";;
+'address del') grep -v -x -F "$3" "$file" >"$file.new"; mv "$file.new" "$file";;
+esac
+""",
+    # ping ... ADDRESS: whether a machine on one of our networks has it
+    "ping": """
+for address; do :; done
+for own in "$LAB_ROOT"/sys/class/net/*/network; do
+  for other in "$LAB_ROOT"/../../*/root/sys/class/net/*/network; do
+    cmp -s "$own" "$other" && grep -q "^$address/" "${other%/network}/addresses" && exit 0
+  done
+done
+exit 1
+""",
+    # taskset MASK ...: the number of the processor of a mask, if there is one
+    "taskset": """
+mask=$((0x$1)) number=0
+while [ $mask -gt 1 ]; do mask=$((mask / 2)) number=$((number + 1)); done
+[ $(grep -c ^processor "$LAB_ROOT/proc/cpuinfo") -gt $number ] && echo $number
+""",
+    # busybox watchdog ...: feeds until it is stopped or ended
+    "busybox": """
+trap 'rm -f "$LAB_ROOT/run/fed"; exit' TERM
+while :; do : >"$LAB_ROOT/run/fed"; sleep 0.1; done
+""",
+    "modprobe": ":",
+    "mount": ":",
 }
 
 

@@ -22,8 +22,9 @@ from lab.contracts import (
     Realness,
 )
 from lab.errors import HypervisorRefused, ImageError
-from tests.testing.reference.capable import CapableMachine
 from tests.testing.reference.guest import make_tools
+from tests.testing.reference.moving import MovingMachine
+from tests.testing.reference.trusted import CapableMachine
 
 
 class FolderHost:
@@ -33,7 +34,7 @@ class FolderHost:
 
     def __init__(self, folder: Path, lie: str = "") -> None:
         self.folder, self.lie = folder, lie
-        self.made: dict[str, CapableMachine] = {}
+        self.made: dict[str, MovingMachine] = {}
         self.tools = make_tools(folder / "tools")
         self.warm = folder / "warm"
         self.warm.mkdir()
@@ -59,8 +60,8 @@ class FolderHost:
         safe = re.fullmatch(r"[a-z0-9][a-z0-9-]*", spec.name) is not None
         if (not safe and self.lie != "any-name") or (spec.name in self._living() and self.lie != "takes-twice"):
             raise HypervisorRefused(f"{spec.name!r} is not a new name")
-        machine = CapableMachine(spec, self.folder / secrets.token_hex(4), self.tools, self.lie)
-        machine.neighbours = self.made
+        kind = MovingMachine if self.lie == "no-reason" else CapableMachine
+        machine = kind(spec, self.folder / secrets.token_hex(4), self.tools, self.lie)
         if self.lie == "destroys-others":
             machine.on_destroy = self._destroy_all
         self.made[spec.name] = machine
@@ -104,7 +105,7 @@ class FolderHost:
         if not self.has_warm(key) and self.lie != "clones-nothing":
             raise HypervisorRefused(f"there is no copy {key}")
         machine = self.create(spec)
-        assert isinstance(machine, CapableMachine)
+        assert isinstance(machine, MovingMachine)
         if self.lie == "clones-boot" or not self.has_warm(key):
             machine.start()
             return machine
@@ -120,7 +121,7 @@ class FolderHost:
     def forget_warm(self, key: str) -> None:
         shutil.rmtree(self.warm / key, ignore_errors=True)
 
-    def _living(self) -> dict[str, CapableMachine]:
+    def _living(self) -> dict[str, MovingMachine]:
         return {name: machine for name, machine in self.made.items() if machine.folder.exists()}
 
     def _destroy_all(self) -> None:

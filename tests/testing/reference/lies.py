@@ -161,4 +161,114 @@ LIES = (
     ),
     Lie("freezes-not", "says that file systems rest", ("test_nothing_is_written_while_file_systems_rest",)),
     Lie("never-thaws", "leaves file systems frozen", ("test_nothing_is_written_while_file_systems_rest",)),
+    Lie("vsock-of-the-dead", "leads into a stopped machine", ("test_a_vsock_port_of_a_stopped_machine_is_refused",)),
+    Lie("cpus-told", "tells processors that it did not give", ("test_processors_come_compute_and_go",)),
+    Lie("cpus-stay", "leaves processors that it took away", ("test_processors_come_compute_and_go",)),
+    Lie("cpus-without-end", "gives more processors than the profile allows", ("test_processors_come_compute_and_go",)),
+    Lie("memory-told", "tells memory that it did not give", ("test_memory_comes_and_goes",)),
+    Lie("memory-stays", "leaves memory that it took away", ("test_memory_comes_and_goes",)),
+    Lie("memory-without-end", "gives more memory than the profile allows", ("test_memory_comes_and_goes",)),
+    Lie(
+        "watchdog-always",
+        "has a watchdog that fires when it is fed",
+        ("test_a_watchdog_fires_when_nobody_feeds_it_and_only_then",),
+    ),
+    Lie(
+        "watchdog-never",
+        "has a watchdog that never fires",
+        ("test_a_watchdog_fires_when_nobody_feeds_it_and_only_then",),
+    ),
+    Lie(
+        "watchdog-resets",
+        "resets the guest when its watchdog fires",
+        ("test_a_watchdog_fires_when_nobody_feeds_it_and_only_then",),
+    ),
+    Lie("sleep-boots", "boots a machine that slept", ("test_a_guest_that_slept_goes_on_where_it_was",)),
+    Lie(
+        "sleep-loses-disk",
+        "loses over a sleep what was on its way to the disk",
+        ("test_a_guest_that_slept_goes_on_where_it_was",),
+    ),
+    Lie(
+        "discards-nothing", "goes on with a sleep that was discarded", ("test_a_guest_whose_sleep_was_discarded_boots",)
+    ),
+    Lie(
+        "moves-in-words",
+        "says that it moved a machine",
+        (
+            "test_a_guest_that_writes_does_not_notice_that_it_moves",
+            "test_a_guest_that_writes_does_not_notice_that_it_moves_with_its_disks",
+        ),
+    ),
+    Lie(
+        "moves-not",
+        "leaves a machine where it was",
+        (
+            "test_a_guest_that_writes_does_not_notice_that_it_moves",
+            "test_a_guest_that_writes_does_not_notice_that_it_moves_with_its_disks",
+        ),
+    ),
+    Lie(
+        "moves-by-boot",
+        "boots a machine at the other place",
+        (
+            "test_a_guest_that_writes_does_not_notice_that_it_moves",
+            "test_a_guest_that_writes_does_not_notice_that_it_moves_with_its_disks",
+        ),
+    ),
+    Lie(
+        "moves-to-another-port",
+        "is reached elsewhere after a move",
+        (
+            "test_a_guest_that_writes_does_not_notice_that_it_moves",
+            "test_a_guest_that_writes_does_not_notice_that_it_moves_with_its_disks",
+        ),
+    ),
+    Lie(
+        "moves-without-its-disk",
+        "loses what was written to a disk that moved",
+        ("test_a_guest_that_writes_does_not_notice_that_it_moves_with_its_disks",),
+    ),
+    Lie(
+        "goes-anywhere",
+        "moves a machine to a place that is not there",
+        ("test_a_place_that_is_not_there_is_refused_and_the_guest_stays",),
+    ),
+    Lie("one-network", "has one network for all", ("test_two_guests_meet_on_a_network_and_not_on_another",)),
+    Lie("no-network", "connects nobody", ("test_two_guests_meet_on_a_network_and_not_on_another",)),
+    Lie("tpm-told", "tells a TPM that the guest has not", ("test_the_guest_has_the_tpm_of_its_profile_and_no_other",)),
+    Lie(
+        "tpm-forgets",
+        "has a TPM that forgets at a power cut",
+        ("test_a_tpm_keeps_what_was_stored_and_forgets_what_was_measured_over_a_power_cycle",),
+    ),
+    Lie(
+        "tpm-measures-for-ever",
+        "has a TPM whose registers outlive the power",
+        ("test_a_tpm_keeps_what_was_stored_and_forgets_what_was_measured_over_a_power_cycle",),
+    ),
+    Lie("tpm-not-restored", "restores a machine without its TPM", ("test_a_restored_machine_has_the_tpm_that_it_had",)),
+    Lie(
+        "secure-told",
+        "says that signatures are checked",
+        ("test_firmware_and_guest_agree_on_secure_boot_with_the_profile",),
+    ),
+    Lie(
+        "runs-unsigned",
+        "runs what nobody signed",
+        ("test_a_program_that_nobody_signed_runs_only_where_nothing_is_enforced",),
+    ),
+    Lie(
+        "boots-from-disk",
+        "boots from the disk instead of the network",
+        ("test_a_machine_boots_what_the_network_gives_it_once",),
+    ),
+    Lie(
+        "boots-from-network-for-ever",
+        "boots from the network ever after",
+        ("test_a_machine_boots_what_the_network_gives_it_once",),
+    ),
+    Lie(
+        "boots-any-file", "boots a file of this machine over the network", ("test_only_a_file_of_the_folder_is_booted",)
+    ),
 )

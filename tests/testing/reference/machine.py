@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lab.contracts import CommandResult, Endpoint, MachineSpec, MachineState
-from lab.errors import GuestUnreachable, HypervisorRefused
+from lab.contracts import Endpoint, MachineSpec, MachineState
+from lab.errors import HypervisorRefused
 from tests.testing.reference.guest import Processes
 
 ADDRESS = "192.0.2.1"
@@ -57,9 +57,9 @@ class FolderMachine:
     def start(self) -> None:
         self.was_started = True
         if self.state() is not MachineState.RUNNING or self.lie == "start-reboots":
-            self._boot()
+            self.boot()
 
-    def _boot(self) -> None:
+    def boot(self) -> None:
         if self.lie != "keeps-memory":
             shutil.rmtree(self.root / "run", ignore_errors=True)
         (self.root / "run/poweroff").unlink(missing_ok=True)
@@ -70,7 +70,11 @@ class FolderMachine:
         for name in ("var", "run", "dev", "proc/sys/kernel/random", "sys/class/net", "sys/block"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         self.file("proc/sys/kernel/random/boot_id", secrets.token_hex(8))
-        self.file("proc/cpuinfo", "processor : 0\n" * self.spec.profile.vcpus)
+        self.put_processors(self.spec.profile.vcpus)
+        self.file("sys/devices/system/memory/memory0/state", "online")
+        for name in ("null", "watchdog"):
+            (self.root / "dev" / name).unlink(missing_ok=True)
+            (self.root / "dev" / name).symlink_to("/dev/null")  # a device, as `test -c` wants it
         self.set_memory(self.spec.profile.memory_mib * (2 if self.lie == "wrong-memory" else 1))
         self.file("proc/interrupts", " NMI:          3   Non-maskable interrupts")
         self.put_card("eth0", MAC, [ADDRESS])
@@ -86,7 +90,7 @@ class FolderMachine:
 
     def stop(self, *, force: bool = False, timeout_s: float = 60.0) -> None:
         if self.lie == "stop-starts" and self.folder.exists() and not self.was_started:
-            self._boot()
+            self.boot()
             return
         if not self.folder.exists() or self.state() is MachineState.STOPPED:
             return
@@ -126,7 +130,7 @@ class FolderMachine:
         return b""
 
     def reproduce(self) -> str:
-        return "make one yourself" if self.lie == "no-script" else f"start {self.spec.image.disk}"
+        return "make one yourself" if self.lie == "no-script" else f"start {self.spec.image.kernel}"
 
     # -- snapshots, pauses ---------------------------------------------------------------------------------
 
@@ -197,6 +201,14 @@ class FolderMachine:
     def set_memory(self, mib: int) -> None:
         self.file("proc/meminfo", f"MemTotal:  {mib * 1024 - 4096} kB")
 
+    def put_processors(self, count: int) -> None:
+        self.file("proc/cpuinfo", "processor : 0\n" * count)
+        for number in range(count):
+            self.file(f"sys/devices/system/cpu/cpu{number}/online", "1")
+
+    def count_processors(self) -> int:
+        return (self.root / "proc/cpuinfo").read_text().count("processor")
+
     def put_disk(self, name: str, mib: int) -> None:
         self.file(f"sys/block/{name}/size", str(mib << 11))
 
@@ -249,23 +261,6 @@ class FolderMachine:
 
     def data_disk_used_bytes(self) -> int:
         return 4096
-
-
-class FolderChannel:
-    """The way into a folder machine; it breaks when the machine goes elsewhere in time."""
-
-    def __init__(self, machine: FolderMachine) -> None:
-        self.machine, self.generation = machine, machine.generation
-
-    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60.0) -> CommandResult:
-        machine = self.machine
-        if machine.state() is not MachineState.RUNNING or machine.generation != self.generation:
-            raise GuestUnreachable("the folder is closed")
-        status, out, err = machine.processes.run(argv, stdin, timeout_s)
-        return CommandResult(tuple(argv), status, out, err, 0.0)
-
-    def close(self) -> None:
-        return
 
 
 def _png(width: int, height: int) -> bytes:

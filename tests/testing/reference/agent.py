@@ -1,4 +1,4 @@
-"""The reference machine with everything that a machine may be able to do."""
+"""The reference machine with a serial line, an agent in its guest, and sockets into it."""
 
 from __future__ import annotations
 
@@ -108,9 +108,3 @@ class AgentMachine(FolderMachine):
         if self.lie != "vsock-of-the-dead":
             self.must_run()
         return Endpoint("127.0.0.1", port)
-
-
-class CapableMachine(AgentMachine):
-    """Everything."""
-
-    neighbours: Mapping[str, CapableMachine]  # all machines of the host

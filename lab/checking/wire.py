@@ -41,9 +41,10 @@ class End:
         self._set_up(self.nic, addresses, mtu)
 
     def set_up_vlan(self, tag: int, *addresses: str) -> str:
-        """Make a card for what bears that tag; its name. Raises `GuestCommandFailed` where the kernel knows no tags."""
+        """Make a card for what bears that tag; its name. Raises `NotSupported` where the kernel knows no tags."""
         name = f"lab{tag}"
-        linux.sh(self.guest, "modprobe 8021q 2>/dev/null || true")
+        if linux.sh(self.guest, "modprobe 8021q 2>/dev/null; [ -d /proc/net/vlan ] || echo none"):
+            raise NotSupported("the guest's kernel knows no tags of IEEE 802.1Q (8021q)")
         self.guest.check("ip", "link", "add", "link", self.nic, "name", name, "type", "vlan", "id", str(tag))
         self._set_up(name, addresses, ETHERNET_MTU)
         return name
@@ -83,6 +84,10 @@ class End:
         folder = f"/sys/class/net/{self.nic}/statistics"
         packets, size = self.guest.check("cat", f"{folder}/rx_packets", f"{folder}/rx_bytes").split()
         return int(packets), int(size)
+
+    def sent(self) -> int:
+        """Packets that the card sent so far."""
+        return int(self.guest.check("cat", f"/sys/class/net/{self.nic}/statistics/tx_packets"))
 
     def fragments(self) -> int:
         """IP packets that the guest cut into pieces, or put together from such, so far (RFC 4293)."""

@@ -13,6 +13,9 @@ ERROR = 3  # syslog(2): levels 0 to 3 are errors
 
 # Lines that the kernel logs as errors and that say nothing of guest or hypervisor; each with its reason.
 HARMLESS = (
+    # The TPM keeps sums of a kind that the guest's kernel has no program for; it measures with the others
+    # (security/integrity/ima/ima_crypto.c, ima_init_crypto).
+    "ima: Can not allocate sha",
     # A note of Debian's kernel configuration about itself (security/selinux/hooks.c, checkreqprot_set).
     "SELinux: CONFIG_SECURITY_SELINUX_CHECKREQPROT_VALUE is non-zero",
     "SELinux: https://github.com/SELinuxProject/selinux-kernel/wiki/DEPRECATE-checkreqprot",

@@ -13,6 +13,7 @@ from lab.suite import (
     Firmware,
     Guest,
     Machine,
+    Reconnect,
     check,
     netboot,
     not_applicable,
@@ -21,11 +22,14 @@ from lab.suite import (
 )
 
 STARTS_WITHIN_S = 180.0
+BACK_WITHIN_S = 300.0
 FILES = {Firmware.BIOS: "lab.0", Firmware.UEFI: "lab.efi"}
 
 
-@check("firmware.pxe", needs=(Capability.NETWORK_BOOT,), spoils=True, timeout_s=500)
-def test_firmware_fetches_a_program_and_starts_it(guest: Guest, machine: Machine, evidence: Evidence) -> None:
+@check("firmware.pxe", needs=(Capability.NETWORK_BOOT,), cold=True, timeout_s=700)
+def test_firmware_fetches_a_program_and_starts_it(
+    guest: Guest, machine: Machine, reconnect: Reconnect, evidence: Evidence
+) -> None:
     """Catches firmware without a driver for the card, without DHCP or TFTP, and what is fetched and not started."""
     profile = machine.spec.profile
     if profile.firmware not in FILES:
@@ -47,5 +51,10 @@ def test_firmware_fetches_a_program_and_starts_it(guest: Guest, machine: Machine
                 timeout_s=STARTS_WITHIN_S,
             )
         finally:
-            evidence.attach("network-boot.log", machine.console()[seen:])
+            fetched = machine.console()[seen:]
+            evidence.attach("network-boot.log", fetched)
             machine.stop(force=True)
+            machine.start()
+    # Once from the network means that the next start is from the disk again.
+    reconnect(BACK_WITHIN_S)
+    assert marker.encode() not in machine.console()[seen + len(fetched) :], "the next start was from the network too"

@@ -109,6 +109,13 @@ class ChannelContract:
         assert "did not end within 2 s" in str(error) or "did not end within 1 s" in str(error)
         assert "begun" in str(error)
 
+    def test_a_message_that_quotes_hostile_output_holds_no_control_character(self, channel: Channel) -> None:
+        script = r"printf '\033[2J\000\377\007'; printf '\033]0;x\007' >&2; sleep 600"
+
+        error = _raises(CommandTimedOut, lambda: channel.run(("sh", "-c", script), timeout_s=1.5))
+
+        assert all(character.isprintable() or character == "\n" for character in str(error))
+
     def test_a_command_that_took_too_long_does_not_run_on(self, channel: Channel) -> None:
         mark = f"6{time.time_ns() % 10**9:09d}"
         late = ("sh", "-c", f"sleep {mark}; :")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import CommandTimedOut, GuestCommandFailed, GuestLoginRefused, GuestUnreachable, HostKeyChanged
-from lab.guests.channels import ssh
+from lab.guests.channels import _shell, ssh
 from lab.guests.channels._pump import Bounded
 from lab.guests.channels._shell import Marked, ShellLost
 from lab.guests.identity import Identity
@@ -156,6 +157,28 @@ def test_markers_are_never_used_twice(lying: Any, client_key: Path) -> None:
 
     assert len(set(seen)) == 50
     assert all(re.fullmatch("[0-9a-f]{24}", marker) for marker in seen)
+
+
+@pytest.mark.parametrize("server", ["sshd", "dropbear"])
+def test_no_process_of_the_guest_has_the_marker_in_its_command_line_or_environment(
+    request: pytest.FixtureRequest, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def noted() -> str:
+        made.append(secrets.token_hex(12))
+        return made[-1]
+
+    monkeypatch.setattr(_shell, "new_marker", noted)
+    found = request.getfixturevalue(server)
+    channel = ssh.connect(found.endpoint, found.login, timeout_s=60)
+    channel.run(("true",))
+
+    seen = channel.run(("sh", "-c", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null")).stdout
+
+    assert len(made) == 3  # the shell's greeting and two commands
+    assert b"sh" in seen
+    assert not any(marker.encode() in seen for marker in made)
 
 
 def test_what_follows_an_end_is_not_in_the_next_answer(lying: Any, client_key: Path) -> None:

@@ -1,7 +1,6 @@
 """The runner: what a cell costs that does nothing, for 200 and for 1,000 cells, and what the site then costs.
 
-    python benchmarks/runner_overhead.py            the table
-    python benchmarks/runner_overhead.py --run INVENTORY REPORTS    one run without a site, in this process
+    python benchmarks/runner_overhead.py
 
 Counted is the whole process from its start to the end of its run: the plan, the journal, a process for each cell
 with pytest and one check in it, its files, JUnit and Allure at the end. Beside it a server that forks as many
@@ -107,7 +106,9 @@ class _Runs:
 
 
 def _script(*words: str) -> spent.Spent:
-    return spent.on([sys.executable, __file__, *words], cwd=ROOT)
+    # With -c, because every process that multiprocessing starts runs its parent's main module anew, this one as well.
+    program = "import sys; from benchmarks import runner_overhead; sys.exit(runner_overhead.main(sys.argv[1:]))"
+    return spent.on([sys.executable, "-c", program, *words], cwd=ROOT)
 
 
 def _run(inventory: Path, reports: Path) -> int:
@@ -125,17 +126,13 @@ def _run(inventory: Path, reports: Path) -> int:
     return int(run.new(loaded, checks, made, wish, Console(quiet=True)).execute())
 
 
-def _nothing() -> None:
-    return
-
-
 def _forks(count: int, at_once: int) -> int:
     context = multiprocessing.get_context("forkserver")
     running: list[multiprocessing.process.BaseProcess] = []
     for _ in range(count):
         if len(running) == at_once:
             running.pop(0).join()
-        process = context.Process(target=_nothing)
+        process = context.Process(target=os.getpid)
         process.start()
         running.append(process)
     for left in running:

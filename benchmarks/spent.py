@@ -46,7 +46,7 @@ def on(
     Raises `Failed` when its exit status is not 0.
     """
     _adopt_orphans()
-    before = _reaped_cpu_s()
+    there, before = _children(), _reaped_cpu_s()
     with tempfile.TemporaryFile() as said:  # no pipe: what it leaves running would hold its other end
         start = time.perf_counter()
         started = subprocess.Popen(
@@ -63,7 +63,7 @@ def on(
         finally:
             started.kill()
             afterwards()
-            _reap()
+            _reap(there)
         said.seek(0)
         words = said.read().decode(errors="replace")[-500:]
     if started.returncode != 0:
@@ -78,7 +78,7 @@ def forked(work: Callable[[], float]) -> Spent:
     processor time. Raises `Failed` when it raised.
     """
     _adopt_orphans()
-    before = _reaped_cpu_s()
+    there, before = _children(), _reaped_cpu_s()
     with tempfile.TemporaryFile() as told:
         pid = os.fork()
         if pid == 0:
@@ -93,7 +93,7 @@ def forked(work: Callable[[], float]) -> Spent:
             finally:
                 os._exit(status)
         _, status = os.waitpid(pid, 0)
-        _reap()
+        _reap(there)
         told.seek(0)
         words = told.read().decode(errors="replace")
     if status != 0:
@@ -151,15 +151,17 @@ def _reaped_cpu_s() -> float:
     return times.children_user + times.children_system
 
 
-def _reap() -> None:
+def _children() -> set[int]:
+    # Of every thread: the one that starts a process is its parent in /proc (proc(5)).
+    return {int(word) for told in Path("/proc/self/task").glob("*/children") for word in told.read_text().split()}
+
+
+def _reap(before: set[int]) -> None:
+    """Wait for all children that were not there before."""
+
+    def done() -> bool:
+        left = _children() - before
+        return not [pid for pid in left if os.waitpid(pid, os.WNOHANG)[0] == 0]
+
     # The server that cells fork from ends by itself when its controller has; only then is its time counted.
-    waiting.until(_all_reaped, what="everything that was started to end", timeout_s=60.0)
-
-
-def _all_reaped() -> bool:
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            continue
-    except ChildProcessError:
-        return True
-    return False
+    waiting.until(done, what="everything that was started to end", timeout_s=60.0)

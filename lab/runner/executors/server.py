@@ -17,7 +17,8 @@ _SDKS = ("paramiko", "qemu.qmp", "cryptography.hazmat.primitives.serialization.s
 def make_ready(context: ForkServerContext, suites: Path, drivers: Iterable[str]) -> None:
     """Say what the server imports when it starts, which is when the first cell does."""
     os.environ[SUITES] = str(suites.resolve())
-    # Each process that multiprocessing starts imports the program's main module anew: a script, or lab.__main__.
+    # Each process that multiprocessing starts runs the program's main module anew, which imports lab.cli; Python's own
+    # way to have that ready, "__main__" in this list, does nothing before 3.12.8 (CPython's issue 126631).
     own = ["__main__", "lab.cli", "lab.runner.cell", "lab.suite", "lab.checking.fixtures"]
     own += [f"lab.hypervisors.{driver}" for driver in sorted(set(drivers))]
     context.set_forkserver_preload([*own, *_SDKS, "lab.runner.executors.ahead"])

@@ -6,6 +6,13 @@ from lab.suite import Guest, check, linux, unsupported, waiting
 
 CURRENT = "/sys/class/misc/hw_random/rng_current"
 WITHIN_S = 20.0
+# Entropy devices without driver. Virtual I/O Device (VIRTIO) 1.2, section 5: type 4 is the entropy device.
+_IDLE = r"""
+for device in /sys/bus/virtio/devices/*; do
+  read -r kind <"$device/device" || continue
+  [ "$kind" != 0x0004 ] || [ -e "$device/driver" ] || echo "${device##*/}"
+done 2>/dev/null
+"""
 
 
 @check("device.rng")
@@ -14,6 +21,8 @@ def test_entropy_device_delivers(guest: Guest) -> None:
     linux.settle(guest)
     current = guest.run("cat", CURRENT).out
     if current in ("", "none"):
+        idle = linux.sh(guest, _IDLE)
+        assert not idle, f"no driver took the entropy device {idle}"
         unsupported("the machine has no entropy device that the guest's kernel knows")
     # Device number 10, 183 (Documentation/admin-guide/devices.txt); a small guest may not have made the node.
     read = "[ -c /dev/hwrng ] || mknod /dev/hwrng c 10 183; dd if=/dev/hwrng bs=64 count=1 2>/dev/null | od -An -v -tx1"

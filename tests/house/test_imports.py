@@ -53,6 +53,18 @@ def test_the_command_line_starts_without_what_is_slow_to_import() -> None:
     assert finished.stdout.split() == []
 
 
+def test_an_inventory_is_read_without_what_only_a_connection_needs(root: Path) -> None:
+    slow = {"asyncio", "filelock", "paramiko", "lab.hypervisors._qemu_host", "lab.hypervisors._uml_host", "lab.runner"}
+    asked = (
+        "import sys; from pathlib import Path; from lab.inventory import load; load.load(Path('inventories/local'));"
+        f"print(*sorted({slow!r} & set(sys.modules)))"
+    )
+
+    finished = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, cwd=root)
+
+    assert finished.stdout.split() == []
+
+
 def _imports_at_run_time(tree: ast.AST, *, in_function: bool = False) -> Iterator[tuple[str, bool]]:
     for node in ast.iter_child_nodes(tree):
         match node:

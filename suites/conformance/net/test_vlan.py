@@ -20,10 +20,13 @@ def test_tags_join_and_part_two_guests(guest: Guest, peer: Guest) -> None:
         # Another tag, and none: nobody with the right one is there.
         other = there.set_up_vlan(OTHER_TAG, "10.78.2.2/24")
         there.set_up("10.78.1.2/24", "10.78.3.2/24")
-        before = here.sent()
+        stranger = wire.End(peer, other)
+        before, (heard, _) = here.sent(), stranger.received()
         wrong_tag, no_tag = here.pings("10.78.2.2", count=COUNT), here.pings("10.78.3.2", count=COUNT)
         assert wrong_tag == 0, f"{wrong_tag} of {COUNT} packets with tag {TAG} were answered by a card with {OTHER_TAG}"
         assert no_tag == 0, f"{no_tag} of {COUNT} packets with tag {TAG} were answered by a card without tag"
+        heard = stranger.received()[0] - heard
+        assert heard == 0, f"the card for tag {OTHER_TAG} took {heard} frames, and nobody sent with that tag"
         # The other side's card may throw them away before anybody counts them.
         left = here.sent() - before
         assert left >= 2, f"{left} frames left the card: nothing was tried"

@@ -96,7 +96,7 @@ def lay(folder: Path, name: str, card: socket.socket) -> None:
         os.write(1, b"joined\n")
         _let_go()
         try:
-            while all([key.data() for key, _ in selector.select()]):
+            while all(key.data() for key, _ in selector.select()):
                 continue
         finally:
             Path(name).unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from lab.contracts import MachineState, Migration
 from lab.errors import HypervisorRefused, MachineVanished, NotSupported, WaitedTooLong
 from lab.hypervisors import _qemu_memory as memory
 from lab.hypervisors import _qemu_mirror as mirror
+from lab.hypervisors import _qemu_ports as ports
 from lab.hypervisors import _qemu_power as power
 from lab.hypervisors import _qemu_snapshots as snapshots
 from lab.hypervisors._qemu_monitor import Monitor, talk
@@ -209,7 +210,7 @@ def _arrive(directory: Directory) -> float:
                 monitor.command("cont")
             went_on = time.monotonic()
             _capabilities(monitor, False)
-            forwards = power.forward_again(monitor, mark.forwards, patience_s=_PORT_S)
+            forwards = ports.again(monitor, mark.forwards, patience_s=_PORT_S)
             directory.change(forwards=forwards)
     noted = other.events()
     directory.change(move=None, resets=mark.resets + noted.resets, fired=mark.fired + noted.fired)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from lab.hypervisors import _qemu_arguments as arguments
 from lab.hypervisors import _qemu_boot_disk as boot_disk
 from lab.hypervisors import _qemu_firmware as firmware
 from lab.hypervisors import _qemu_networks as networks
+from lab.hypervisors import _qemu_ports as ports
 from lab.hypervisors import _qemu_tpm as tpm
 from lab.hypervisors._qemu_arguments import Files, Hardware
 from lab.hypervisors._qemu_monitor import Monitor, MonitorLost, talk
@@ -38,7 +38,6 @@ _PACKAGES = {
     "sh": "dash",
     **dict.fromkeys(("mformat", "mmd", "mcopy"), "mtools"),
 }
-_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+(\d+)\s")
 _PAUSED = frozenset(
     {"paused", "prelaunch", "inmigrate", "postmigrate", "finish-migrate", "save-vm", "restore-vm", "suspended"}
 )
@@ -169,7 +168,7 @@ def launch(
         mark = directory.change(forwards=dict.fromkeys(mark.forwards, 0))
         _launch(directory, (*_line(mark, directory, alter), *extra), incoming)
     with talk(directory.here) as monitor:
-        directory.change(forwards=_forwards(monitor))
+        directory.change(forwards=ports.told(monitor))
         networks.join_all(directory, monitor)
     _log.info("machine.started", machine=mark.spec.name, directory=directory.path, incoming=incoming)
 
@@ -261,16 +260,6 @@ def _wanted_forwards(mark: Mark) -> Mapping[int, int]:
     return {22: 0, **mark.forwards, **({22: mark.fixed_port} if mark.fixed_port else {})}
 
 
-def _forwards(monitor: Monitor) -> Mapping[int, int]:
-    """TCP port of the guest: port of 127.0.0.1, as QEMU itself tells them."""
-    table = monitor.human("info usernet")
-    return {int(guest): int(here) for here, guest in _forward_rows(table)}
-
-
-def _forward_rows(table: str) -> list[tuple[str, str]]:
-    return [(found[1], found[2]) for found in _FORWARD.finditer(table.replace("\r", "\n") + "\n")]
-
-
 def forward(directory: Directory, guest_port: int) -> int:
     """The port of 127.0.0.1 that leads to that port of the guest; made when it is not there yet.
 
@@ -280,33 +269,12 @@ def forward(directory: Directory, guest_port: int) -> int:
     if known:
         return known
     with monitor_of(directory) as monitor:
-        rule = f"hostfwd_add net0 tcp:127.0.0.1:0-{arguments.GUEST_ADDRESS}:{guest_port}"
-        said = monitor.human(rule).strip()
-        found = _forwards(monitor)
+        said = ports.add(monitor, guest_port, 0)
+        found = ports.told(monitor)
     if guest_port not in found:
         raise HypervisorRefused(f"QEMU did not forward a port to port {guest_port} of the guest: {said}")
     directory.change(forwards=found)
     return found[guest_port]
-
-
-def forward_again(monitor: Monitor, forwards: Mapping[int, int], *, patience_s: float) -> Mapping[int, int]:
-    """Make the same ports lead to a machine that has a new process; what leads there then.
-
-    A port that somebody took in between is given up for any free one.
-    """
-    for guest, here in forwards.items():
-
-        def leads(port: int, guest: int = guest) -> bool:
-            if guest not in _forwards(monitor):
-                monitor.human(f"hostfwd_add net0 tcp:127.0.0.1:{port}-{arguments.GUEST_ADDRESS}:{guest}")
-            return guest in _forwards(monitor)
-
-        try:
-            waiting.until(lambda port=here, leads=leads: leads(port), what=f"port {here}", timeout_s=patience_s)  # type: ignore[misc]
-        except WaitedTooLong as reason:
-            _log.warning("port.lost", port=here, reason=reason)
-            leads(0)
-    return _forwards(monitor)
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ import pytest
 from lab import process, waiting
 from lab.contracts import Firmware, Image, MachineSpec, Owner, Profile
 from lab.hypervisors import qemu
-from lab.hypervisors._qemu_machine import QemuMachine
 from lab.hypervisors._qemu_host import QemuHost
+from lab.hypervisors._qemu_machine import QemuMachine
 
 SECTORS = {
     "idle": "f4ebfd",  # hlt; jmp back
@@ -25,10 +25,10 @@ SECTORS = {
     # B when it boots; then at each timer tick it counts on from what is in sector 8, writes that there, reads it
     # back, and puts 8 letters a to p on COM1, the digits of the count; an exclamation mark when what it read is wrong.
     "ticking": (
-        "31c08ed88ec08ed0bc007c8816fd7dfbb042e85a00b00ae85500c706047e0080b442e84f00f466ff060080c706047e00"
-        "80b443e83e00c706047e0082b442e8330066a10080663b060082751c6689c3b9080066c1c30488d8240f0461e81000e2"
-        "f1b00ae80900ebbdb021e80200ebf9baf803eec366c706007e10000100c706067e000066c706087e0800000066c7060c"
-        "7e00000000be007e8a16fd7db000cd1372c6c3"
+        "31c08ed88ec08ed0bc007c8816fd7dfbb042e85a00b00ae85500c706047e0080b442e85900f466ff060080c706047e00"
+        "80b443e84800c706047e0082b442e83d0066a10080663b060082751c6689c3b9080066c1c30488d8240f0461e81000e2"
+        "f1b00ae80900ebbdb021e80200ebf950bafd03eca82074f858baf803eec366c706007e10000100c706067e000066c706"
+        "087e0800000066c7060c7e00000000be007e8a16fd7db000cd1372bcc3"
     ),
 }
 

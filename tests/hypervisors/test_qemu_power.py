@@ -17,7 +17,7 @@ import pytest
 from lab import process, waiting
 from lab.contracts import Machine, MachineSpec, MachineState, Profile
 from lab.errors import HypervisorRefused, LabBusy, LabDiskFull, MachineVanished, WaitedTooLong
-from lab.hypervisors import _qemu_keeper, _qemu_power, _qemu_store, qemu
+from lab.hypervisors import _qemu_keeper, _qemu_ports, _qemu_store, qemu
 from lab.hypervisors._qemu_host import QemuHost
 from lab.hypervisors._qemu_machine import QemuMachine
 
@@ -298,7 +298,7 @@ def test_forwards_are_read_from_qemus_own_table() -> None:
         "  TCP[ESTABLISHED]   13       127.0.0.1 38516       10.0.2.15    23     0     0\r\n"
     )
 
-    assert _qemu_power._forward_rows(table) == [("38515", "22")]
+    assert _qemu_ports.rows(table) == [("38515", "22")]
 
 
 def test_warm_copies_of_other_hardware_are_refused(qemu_host: QemuHost, sector: Sector, profile: Profile) -> None:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lab import process, waiting
-from lab.contracts import Channel, Firmware, Hypervisor, Image, MachineSpec, MachineState, Owner, Profile, SshLogin
-from lab.errors import GuestError, HypervisorRefused, MachineVanished, WaitedTooLong
+from lab import waiting
+from lab.contracts import Channel, Firmware, Hypervisor, Image, MachineSpec, MachineState, Profile
+from lab.errors import HypervisorRefused, MachineVanished, WaitedTooLong
 from lab.guests.channels import ssh
-from lab.guests.identity import Identity
 from lab.hypervisors import uml
 from lab.hypervisors._uml_machine import UmlMachine
-from lab.inventory.models import BuildSource
-from lab.provisioning import images, keys, seed
 from lab.testing.hypervisor import HypervisorContract
+from tests.hypervisors.booting import BootingFixtures
 
 pytestmark = pytest.mark.minutes
 
@@ -27,59 +26,14 @@ SHOWN = {"bin", "dev", "images", "lib", "lib64", "machine", "proc", "sbin", "tmp
 HARDWARE = Profile("plain", Firmware.NONE, "none", "ubd", "vector", 1, 192)
 
 
-@pytest.fixture(scope="session")
-def jeos() -> Image:
-    return images.resolve(BuildSource(build="jeos"), progress=lambda _: None)
+class UmlFixtures(BootingFixtures):
+    """A plain machine."""
 
+    hardware = HARDWARE
 
-@pytest.fixture(scope="session")
-def identity() -> Identity:
-    return Identity.make("contract")
-
-
-@pytest.fixture(scope="session")
-def login(identity: Identity) -> SshLogin:
-    return SshLogin("root", keys.client_key().private, identity.host_key_public)
-
-
-@pytest.fixture(scope="session")
-def seed_disk(identity: Identity, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("seed") / "seed.img"
-    seed.write_seed(identity, keys.client_key().public, path)
-    return path
-
-
-class UmlFixtures:
-    """What the contract suite asks for."""
-
-    @pytest.fixture(scope="class")
     @classmethod
-    def hypervisor(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hypervisor]:
-        # Machines of their own; the image and the key come from where everybody has them.
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-            patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-            with uml.connect("contract", uml.Settings()) as host:
-                yield host
-                for _, machine in host.machines():
-                    machine.destroy()
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def boot_spec(cls, jeos: Image, seed_disk: Path) -> Callable[[str], MachineSpec]:
-        owner = Owner("contract", "host/guest/profile", os.getpid(), process.start_time(os.getpid()) or 0)
-        return lambda name: MachineSpec(name, owner, jeos, HARDWARE, seed_disk, data_disk_mib=64)
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def log_in(cls, login: SshLogin) -> Callable[[UmlMachine], Channel]:
-        def attempt(machine: UmlMachine) -> Channel | None:
-            try:
-                return ssh.connect(machine.endpoint(22), login, timeout_s=20)
-            except GuestError:
-                return None
-
-        return lambda machine: waiting.until(lambda: attempt(machine), what="the guest to answer", timeout_s=120)
+    def connect(cls) -> AbstractContextManager[Hypervisor]:
+        return uml.connect("contract", uml.Settings())
 
 
 class TestUml(UmlFixtures, HypervisorContract):
@@ -124,6 +78,43 @@ class TestGuest(UmlFixtures):
         assert (machine.resets(), machine.endpoint(22)) == (resets + 1, endpoint)
         channel.close()
         machine.detach_disk("kept")
+
+    def test_a_shared_card_is_back_on_its_network_after_a_reset_and_after_a_power_cut(
+        self,
+        hypervisor: Hypervisor,
+        boot_spec: Callable[[str], MachineSpec],
+        machine: UmlMachine,
+        sh: Callable[[str], str],
+        log_in: Callable[[UmlMachine], Channel],
+    ) -> None:
+        other = hypervisor.create(boot_spec("neighbour"))
+        assert isinstance(other, UmlMachine)
+        try:
+            other.start()
+            there = log_in(other)
+            for one, number in ((machine, 1), (other, 2)):
+                one.attach_shared_nic("shared", f"52:54:00:00:00:0{number}", "between")
+            assert there.run(["sh", "-c", _UP.format(number=2)]).status == 0
+            networks = machine.directory.path.parent / ".networks"
+            assert [sorted(path.name for path in network.iterdir()) for network in networks.iterdir()] == [
+                ["neighbour", "shared"]
+            ]
+            resets = machine.resets()
+            sh("(sleep 1; reboot) >/dev/null 2>&1 &")
+            waiting.until(lambda: machine.resets() > resets, what="the guest to reboot", timeout_s=60)
+            assert _pings(log_in(machine))
+
+            machine.stop(force=True)
+            machine.start()
+
+            back = log_in(machine)
+            assert _pings(back)
+            back.run(["ip", "link", "set", "vec1", "down"])
+            back.close()
+            machine.detach_nic("shared")
+        finally:
+            other.destroy()
+        assert not networks.exists()
 
     def test_a_disk_that_a_guest_holds_open_is_not_taken_away(
         self, machine: UmlMachine, sh: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
@@ -248,6 +239,13 @@ class TestGuest(UmlFixtures):
         assert set(Path("/dev/shm").iterdir()) <= memory
         with pytest.raises(HypervisorRefused, match="'shared' is gone: it was destroyed"):
             machine.pause()
+
+
+_UP = "ip address add 10.9.9.{number}/24 dev vec1 && ip link set vec1 up"
+
+
+def _pings(channel: Channel) -> bool:
+    return channel.run(["sh", "-c", f"{_UP.format(number=1)} && ping -c 2 -W 3 10.9.9.2"], timeout_s=60).status == 0
 
 
 def _detached(machine: UmlMachine, name: str) -> bool:

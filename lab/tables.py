@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.errors import ExitCode
+from lab.results.plain import visible
 
 if TYPE_CHECKING:
     from lab.provisioning.prune import Leftover
@@ -50,6 +51,11 @@ def _table(*columns: str, whole: int = 1) -> Table:
     return table
 
 
+def _text(value: str, style: str = "") -> Text:
+    """Text to show: guests, hosts and files of others say some of it, and a terminal obeys what it is shown."""
+    return Text(visible(value), style=style)
+
+
 def rows(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
     """A table of equal objects."""
     if not found:
@@ -57,7 +63,7 @@ def rows(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
         return
     table = _table(*found[0])
     for row in found:
-        table.add_row(*(Text(_cell_text(value)) for value in row.values()))
+        table.add_row(*(_text(_cell_text(value)) for value in row.values()))
     console.print(table)
 
 
@@ -65,7 +71,7 @@ def facts(console: Console, found: Mapping[str, Any]) -> None:
     """One object, a line for each key."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for key, value in found.items():
-        table.add_row(Text(key, style="bold"), Text(_cell_text(value)))
+        table.add_row(_text(key, style="bold"), _text(_cell_text(value)))
     console.print(table)
 
 
@@ -83,10 +89,10 @@ def findings(console: Console, found: Sequence[Finding]) -> None:
     for finding in found:
         symbol, style = _HEALTH[finding.health]
         table.add_row(
-            Text(f"{symbol} {finding.health}", style=style),
-            Text(finding.subject),
-            Text(finding.found),
-            Text(finding.remedy),
+            _text(f"{symbol} {finding.health}", style=style),
+            _text(finding.subject),
+            _text(finding.found),
+            _text(finding.remedy),
         )
     console.print(table)
     counts = Counter(str(finding.health) for finding in found)
@@ -101,10 +107,10 @@ def plan(console: Console, made: Plan) -> None:
     for planned in made.cells:
         excluded = planned.excluded is not None
         table.add_row(
-            Text(planned.cell.name, style="dim" if excluded else ""),
-            Text(str(planned.realness)),
-            Text("-" if excluded else str(len(planned.checks))),
-            Text(planned.excluded or ""),
+            _text(planned.cell.name, style="dim" if excluded else ""),
+            _text(str(planned.realness)),
+            _text("-" if excluded else str(len(planned.checks))),
+            _text(planned.excluded or ""),
         )
     console.print(table)
     wanted = [planned for planned in made.cells if planned.excluded is None]
@@ -124,9 +130,9 @@ def _duration(seconds: float) -> str:
 def diff(console: Console, found: Mapping[str, Sequence[Mapping[str, str]]]) -> None:
     """What changed, class by class."""
     for name, entries in found.items():
-        console.print(Text(f"{name.replace('_', ' ')}: {len(entries)}", style="bold" if entries else "dim"))
+        console.print(_text(f"{name.replace('_', ' ')}: {len(entries)}", style="bold" if entries else "dim"))
         for entry in entries:
-            console.print(Text(f"  {entry['cell']}  {entry['feature']}  {entry['check']}"), soft_wrap=True)
+            console.print(_text(f"  {entry['cell']}  {entry['feature']}  {entry['check']}"), soft_wrap=True)
 
 
 def verdicts(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
@@ -135,12 +141,12 @@ def verdicts(console: Console, found: Sequence[Mapping[str, Any]]) -> None:
     for entry in found:
         marks = "".join(f" {mark}" for mark in ("flaky", "stale") if entry[mark])
         table.add_row(
-            Text(entry["cell"]),
-            Text(entry["feature"]),
-            Text(entry["verdict"].replace("_", " ") + marks),
-            Text(entry["observed"]),
-            Text(entry["expected"]),
-            Text(str(entry["records"])),
+            _text(entry["cell"]),
+            _text(entry["feature"]),
+            _text(entry["verdict"].replace("_", " ") + marks),
+            _text(entry["observed"]),
+            _text(entry["expected"]),
+            _text(str(entry["records"])),
         )
     console.print(table)
 
@@ -157,17 +163,17 @@ def run_summary(console: Console, run: Run, code: ExitCode) -> None:
     console.print()
     for outcome in sorted(counts, key=lambda each: each.badness, reverse=True):
         symbol, style = SYMBOLS[outcome]
-        console.print(Text(f"{symbol} {counts[outcome]:>4} {outcome.value.replace('_', ' ')}", style=style))
+        console.print(_text(f"{symbol} {counts[outcome]:>4} {outcome.value.replace('_', ' ')}", style=style))
     failures = [record for record in records if record.outcome in (Outcome.FAILED, Outcome.BROKEN)]
     for record in failures[:20]:
         first = record.reason.splitlines()[0] if record.reason else ""
-        line = Text(f"  {record.cell}  {record.feature}  ", style=SYMBOLS[record.outcome][1])
-        line.append(f"blame: {record.blame}. {first[:200]}", style="default")
+        line = _text(f"  {record.cell}  {record.feature}  ", style=SYMBOLS[record.outcome][1])
+        line.append(visible(f"blame: {record.blame}. {first[:200]}"), style="default")
         console.print(line, soft_wrap=True)
     if len(failures) > 20:
         console.print(f"  and {len(failures) - 20} more; the site has them all", highlight=False)
     for problem in stored.problems()[:5]:
-        console.print(Text(f"  {problem}", style="yellow"), soft_wrap=True)
+        console.print(_text(f"  {problem}", style="yellow"), soft_wrap=True)
     console.print(
         f"Exit {int(code)}: {_WORDS.get(code, str(code))}. Run: {run.layout.root}", highlight=False, soft_wrap=True
     )
@@ -176,14 +182,14 @@ def run_summary(console: Console, run: Run, code: ExitCode) -> None:
 def up(console: Console, at: Spot, document: Document, *, how: How) -> None:
     """That a cell is up, and what to do with it now."""
     since = document.since.astimezone().strftime(_WHEN)
-    console.print(Text(f"{at.cell} {_UP[how].format(since=since)}"), soft_wrap=True)
+    console.print(_text(f"{at.cell} {_UP[how].format(since=since)}"), soft_wrap=True)
     for said, name, more in (
         ("a shell", "ssh", ""),
         ("a command", "ssh", " -- uname -a"),
         ("its console", "console", " --follow"),
         ("put it away", "down", ""),
     ):
-        console.print(Text(f"  {said + ':':<13}{at.command(name)}{more}"), soft_wrap=True)
+        console.print(_text(f"  {said + ':':<13}{at.command(name)}{more}"), soft_wrap=True)
 
 
 def machines(console: Console, found: Listing) -> None:
@@ -193,14 +199,14 @@ def machines(console: Console, found: Listing) -> None:
         for it in found.machines:
             since = "-" if it.since is None else it.since.astimezone().strftime(_WHEN)
             address = f"{it.endpoint.host}:{it.endpoint.port}" if it.endpoint else "-"
-            table.add_row(*map(Text, (it.cell, it.state.value, it.whose, since, str(it.memory_mib), address)))
+            table.add_row(*map(_text, (it.cell, it.state.value, it.whose, since, str(it.memory_mib), address)))
         console.print(table)
         for command in (it.command for it in found.machines if it.command):
-            console.print(Text(command), soft_wrap=True)
+            console.print(_text(command), soft_wrap=True)
     elif not found.problems:
         console.print("no machine is up; lab up INVENTORY CELL brings one up", highlight=False)
     for problem in found.problems:
-        console.print(Text(problem, style="yellow"), soft_wrap=True)
+        console.print(_text(problem, style="yellow"), soft_wrap=True)
 
 
 def pruned(console: Console, found: Sequence[Leftover], *, dry_run: bool) -> None:
@@ -208,7 +214,7 @@ def pruned(console: Console, found: Sequence[Leftover], *, dry_run: bool) -> Non
     if found:
         table = _table("what", "why", "MiB")
         for it in found:
-            table.add_row(Text(it.what), Text(it.why), Text(str(it.bytes_freed >> 20)))
+            table.add_row(_text(it.what), _text(it.why), _text(str(it.bytes_freed >> 20)))
         console.print(table)
     freed = sum(it.bytes_freed for it in found) >> 20
     said = f"{freed} MiB would be freed; nothing was removed." if dry_run else f"{freed} MiB were freed."

@@ -41,6 +41,8 @@ def commands(spec: MachineSpec, arguments: str, target: Path, program: Path) -> 
     mib = sum(path.stat().st_size for path, _ in inside if path.is_file()) // (1 << 20) + _SPARE_MIB
     at = ["-i", str(target)]
     made = [["mformat", *at, "-C", "-T", str(mib * 2048), "-v", "LAB-BOOT", "::"]]
+    # What mformat leaves there looks like a partition that is larger than the disk, and a kernel complains.
+    made.append(["dd", "if=/dev/zero", f"of={target}", "bs=1", "seek=446", "count=64", "conv=notrunc", "status=none"])
     made.append(["mmd", *at, "::EFI", "::EFI/BOOT", "::EFI/debian"])
     made += [["mcopy", *at, str(path), f"::{name}"] for path, name in inside]
     menu = target.with_name("grub.cfg")

@@ -34,7 +34,7 @@ START_LIMIT_S = 60.0
 _KEEPER = Path(__file__).with_name("_qemu_keeper.py")
 _PACKAGES = {
     "qemu-img": "qemu-utils",
-    "cp": "coreutils",
+    **dict.fromkeys(("cp", "dd"), "coreutils"),
     "sh": "dash",
     **dict.fromkeys(("mformat", "mmd", "mcopy"), "mtools"),
 }

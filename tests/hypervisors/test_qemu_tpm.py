@@ -125,7 +125,7 @@ def test_without_the_emulator_the_remedy_is_told(
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
 
     with qemu.connect("here", qemu.Settings(accelerator="tcg")) as host:
-        assert host.limits()[Capability.TPM] == "swtpm is not on this machine (apt-get install swtpm)"
-        with pytest.raises(MissingTool, match="swtpm is not on this machine") as caught:
+        assert host.limits()[Capability.TPM] == "swtpm is not on this machine (apt-get install swtpm swtpm-tools)"
+        with pytest.raises(MissingTool, match="swtpm_setup is not on this machine") as caught:
             host.create(replace(spec, profile=replace(spec.profile, tpm=True)))
-    assert caught.value.hint == "apt-get install swtpm"
+    assert caught.value.hint == "apt-get install swtpm-tools"

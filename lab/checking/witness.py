@@ -50,7 +50,9 @@ class Witness:
 
     def leave(self) -> None:
         """End the process and remove the data; safe to call twice."""
-        self.guest.check("rm", "-rf", self.folder, self.file)
+        # Put aside first: the process would write into a folder that is being emptied, which then cannot be removed.
+        aside = f"{self.folder}-gone"
+        linux.sh(self.guest, f"[ ! -d {self.folder} ] || mv {self.folder} {aside}; rm -rf {aside} {self.file}")
 
 
 def place(guest: Guest) -> Witness:

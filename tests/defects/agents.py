@@ -29,7 +29,7 @@ DEFECTS = (
         what="The guest's agent does not run.",
         breaks=("agent.exec", "agent.file_copy", "agent.guest_tools"),
         says="agent",
-        script="killall qemu-ga",
+        script="while [ ! -e /run/lab-late ]; do sleep 0.1; done; killall qemu-ga",
         collateral={"lifecycle.heartbeat": NO_AGENT},
     ),
     Defect(

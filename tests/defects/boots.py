@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lab import process
 from lab.contracts import Image
@@ -14,31 +14,34 @@ from tests.defects.qemu_line import kernel, swapped
 
 
 def _edited(*commands: str) -> Callable[[Image, Path], Image]:
-    """The image with its root file system changed by debugfs(8)."""
+    """The image with its root file system changed by commands of debugfs(8)."""
 
     def make(image: Image, place: Path) -> Image:
-        disk = place / "changed.raw"
+        disk, script = place / "changed.raw", place / "debugfs-commands"
         process.check(["cp", "--sparse=always", image.disk, disk], timeout_s=120)
         disk.chmod(0o644)
-        for command in commands:
-            process.check([process.find("debugfs", package="e2fsprogs"), "-w", "-R", command, disk], timeout_s=60)
+        script.write_text("".join(f"{command}\n" for command in commands))
+        process.check([process.find("debugfs", package="e2fsprogs"), "-w", "-f", script, disk], timeout_s=60)
         digest = hashlib.sha256("\n".join((image.digest, *commands)).encode()).hexdigest()
         return replace(image, disk=disk, digest=f"sha256:{digest}")
 
     return make
 
 
-def _with_file(path: str, text: str) -> Callable[[Image, Path], Image]:
+def _with_file(path: PurePosixPath, text: str) -> Callable[[Image, Path], Image]:
     """The image with another content of one file, which can be executed."""
 
     def make(image: Image, place: Path) -> Image:
         source = place / "seeded-file"
         source.write_text(text)
-        inode = f"set_inode_field {path} mode 0100755"
-        return _edited(f"rm {path}", f"write {source} {path}", inode)(image, place)
+        name = path.name
+        commands = (f"cd {path.parent}", f"rm {name}", f"write {source} {name}", f"sif {name} mode 0100755")
+        return _edited(*commands)(image, place)
 
     return make
 
+
+LIBRARY = PurePosixPath("/usr/lib/interop-lab")
 
 DEFECTS = (
     Defect(
@@ -53,7 +56,7 @@ DEFECTS = (
         what="The boot stops before the network is up and stays silent.",
         breaks=("boot.core",),
         says="hung|silent|stopped",
-        image=_with_file("/usr/lib/interop-lab/boot", "#!/bin/busybox sh\nexec sleep 100000\n"),
+        image=_with_file(LIBRARY / "boot", "#!/bin/busybox sh\nexec sleep 100000\n"),
         boot_timeout_s=45,
     ),
     Defect(
@@ -84,7 +87,7 @@ DEFECTS = (
         what="The guest comes up, and nothing answers where SSH should.",
         breaks=("boot.core",),
         says="SSH",
-        image=_with_file("/usr/lib/interop-lab/ssh-server", "#!/bin/busybox sh\nexit 0\n"),
+        image=_with_file(LIBRARY / "ssh-server", "#!/bin/busybox sh\nexit 0\n"),
         boot_timeout_s=60,
     ),
     Defect(

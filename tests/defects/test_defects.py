@@ -17,7 +17,7 @@ from tests.defects.definition import Defect
 from tests.defects.judging import Result
 
 LONGEST_S = 120.0  # a trial that took longer in the sweep is left to the sweep
-MOST = 44
+MOST = 40
 JOBS = 2
 
 pytestmark = [pytest.mark.minutes, pytest.mark.timeout(1500)]

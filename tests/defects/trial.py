@@ -15,6 +15,7 @@ from typing import Any
 from lab import catalogue as suites_catalogue
 from lab import locations, process, pytest_plugin
 from lab.contracts import Cell, Hypervisor, Machine, MachineSpec, Owner
+from lab.errors import GuestError
 from lab.guests.guest import Guest
 from lab.inventory.load import load
 from lab.inventory.models import Inventory
@@ -42,11 +43,18 @@ class Spoilt:
         guest = self._session.guest(cold=cold)
         if guest is not self._seen:
             self._seen = guest
-            if self._defect.script:
-                guest.check("sh", "-c", self._defect.script, timeout_s=60.0)
-            if self._defect.in_guest is not None:
-                self._defect.in_guest(guest)
+            try:
+                self._seed(guest)
+            except GuestError as reason:
+                # Not the guest's failure to have the defect: a trial without defect proves nothing.
+                raise RuntimeError(f"the defect could not be made: {reason}") from reason
         return guest
+
+    def _seed(self, guest: Guest) -> None:
+        if self._defect.script:
+            guest.check("sh", "-c", self._defect.script, timeout_s=120.0)
+        if self._defect.in_guest is not None:
+            self._defect.in_guest(guest)
 
 
 def run(defect: Defect | None, cell: Cell, checks: Sequence[str], place: Path) -> tuple[Record, ...]:

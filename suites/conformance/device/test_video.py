@@ -7,26 +7,37 @@ import zlib
 from lab.suite import Capability, Evidence, Guest, Machine, TakesScreenshots, check, linux, who_can
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+WRITTEN_LINES = 4
+LEAST_CHANGED = 24  # rows of points: more than a blinking cursor; a line of text has 16, its letters fewer
+WRITE = f"""
+[ -w /dev/tty0 ] || exit 0
+i=0; while [ $i -lt {WRITTEN_LINES} ]; do i=$((i + 1)); echo "interop-lab $i looks at the screen"; done >/dev/tty0
+echo written
+"""
 LEAST_WIDTH, LEAST_HEIGHT = 640, 400  # a VGA text screen is 720 x 400, the oldest graphics mode in use 640 x 480
 
 
 @check("device.video", needs=(Capability.SCREENSHOTS,))
 def test_screen_shows_something(guest: Guest, machine: Machine, evidence: Evidence) -> None:
-    """Catches a display that is missing, has no sensible size or stays blank."""
+    """Catches a display that is missing, has no sensible size, stays blank, or shows nothing of the guest."""
     linux.settle(guest)
-    linux.sh(guest, "[ ! -w /dev/tty0 ] || echo interop-lab looks at the screen >/dev/tty0")
-    picture = who_can(machine, TakesScreenshots).screenshot()
+    screen = who_can(machine, TakesScreenshots)
+    _, _, before = _decoded(screen.screenshot())
+    wrote = linux.sh(guest, WRITE)
+    picture = screen.screenshot()
     evidence.attach("screen.png", picture)
     width, height, rows = _decoded(picture)
     assert width >= LEAST_WIDTH, f"the screen is {width} x {height}"
     assert height >= LEAST_HEIGHT, f"the screen is {width} x {height}"
-    assert not _blank(rows, height), f"the screen of {width} x {height} is blank"
-
-
-def _blank(rows: bytes, height: int) -> bool:
-    """Whether all is one colour: then every row but the first is like its neighbour, filtered or not."""
     length = len(rows) // height
-    return len({rows[start : start + length] for start in range(length, length * height, length)}) <= 1
+    lines = [rows[start : start + length] for start in range(0, length * height, length)]
+    # Blank is one colour: then every row but the first is like its neighbour, filtered or not.
+    assert len(set(lines[1:])) > 1, f"the screen of {width} x {height} is blank"
+    old = [before[start : start + length] for start in range(0, length * height, length)]
+    changed = sum(one != other for one, other in zip(lines, old, strict=False)) if len(before) == len(rows) else height
+    assert changed >= LEAST_CHANGED or not wrote, (
+        f"{WRITTEN_LINES} lines were written to the guest's screen, and {changed} rows of points of {height} changed"
+    )
 
 
 def _decoded(picture: bytes) -> tuple[int, int, bytes]:

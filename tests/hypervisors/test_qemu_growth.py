@@ -17,7 +17,7 @@ import pytest
 
 from lab import waiting
 from lab.contracts import MachineSpec, MachineState
-from lab.errors import HypervisorRefused
+from lab.errors import HypervisorRefused, NotSupported
 from lab.hypervisors import _qemu_cable, _qemu_networks, _qemu_power, _qemu_unplug, qemu
 from lab.hypervisors._qemu_machine import QemuMachine
 
@@ -104,8 +104,7 @@ def test_a_guest_that_keeps_things_keeps_them(
     machine.set_vcpus(2)
     machine.attach_memory("one", 128)
 
-    # Until the guest's ACPI code speaks of processors, QEMU itself does not offer to take one out.
-    with pytest.raises(HypervisorRefused, match="device unplug request for not supported device type"):
+    with pytest.raises(NotSupported, match="goes on to use the memory of a processor that was taken out"):
         machine.set_vcpus(1)
     with pytest.raises(HypervisorRefused, match="the guest keeps memory module one: it says nothing, waited"):
         machine.detach_memory("one")

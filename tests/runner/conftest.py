@@ -113,7 +113,7 @@ class Lab:
             if started.stdout is not None:
                 started.stdout.close()
         subprocess.run(
-            [sys.executable, "-m", "lab", "reap", str(self.inventory)],
+            [sys.executable, "-m", "lab", "reap", str(self.inventory), "--older-than", "0"],
             cwd=REPOSITORY,
             env=self.environment,
             stdout=subprocess.DEVNULL,

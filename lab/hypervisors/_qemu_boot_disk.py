@@ -11,14 +11,14 @@ import struct
 from pathlib import Path
 
 from lab.contracts import MachineSpec
-from lab.errors import HypervisorRefused
+from lab.errors import HypervisorRefused, NotSupported
 from lab.hypervisors import _qemu_firmware as firmware
 
 _SPARE_MIB = 16
 _MAGIC = b"MZ"
 _PE_OFFSET, _PE_MAGIC, _OPTIONAL = 0x3C, b"PE\0\0", 24
 _CERTIFICATES = 4  # entry of the data directory (PE format, "Optional Header Data Directories")
-_DIRECTORIES_OF_64_BIT = 112
+_64_BIT, _DIRECTORIES_OF_64_BIT = 0x20B, 112
 
 
 def wanted(spec: MachineSpec) -> bool:
@@ -59,18 +59,31 @@ def _menu(arguments: str, *, initrd: bool) -> str:
     return "\n".join((f"linux /vmlinuz {words}", *(["initrd /initrd"] if initrd else []), "boot", ""))
 
 
+def require_signed(spec: MachineSpec) -> None:
+    """Raises `NotSupported` for a kernel that bears no signature at all: nobody could check it."""
+    if wanted(spec) and spec.image.kernel is not None and _signature(spec.image.kernel.read_bytes()) is None:
+        raise NotSupported(f"the kernel of image {spec.image.name} is not signed, so it cannot start with secure boot")
+
+
 def without_signature(program: bytes) -> bytes:
     """A boot program as its maker had it before it was signed. Raises `HypervisorRefused` for what is none."""
-    try:
-        (header,) = struct.unpack_from("<I", program, _PE_OFFSET)
-        (kind,) = struct.unpack_from("<H", program, header + _OPTIONAL)
-        well = program.startswith(_MAGIC) and program[header : header + 4] == _PE_MAGIC and kind == 0x20B
-        place = header + _OPTIONAL + _DIRECTORIES_OF_64_BIT + _CERTIFICATES * 8
-        start, size = struct.unpack_from("<II", program, place)
-    except struct.error:
-        well, start, size, place = False, 0, 0, 0
-    if not well or not size or start + size > len(program):
+    found = _signature(program)
+    if found is None:
         raise HypervisorRefused("the boot program has no signature that could be taken off it")
+    place, start, size = found
     bare = bytearray(program[:start] + program[start + size :])
     struct.pack_into("<II", bare, place, 0, 0)
     return bytes(bare)
+
+
+def _signature(program: bytes) -> tuple[int, int, int] | None:
+    """Where a PE program says that its signatures are, where they begin, and their bytes; `None` without any."""
+    try:
+        (header,) = struct.unpack_from("<I", program, _PE_OFFSET)
+        (kind,) = struct.unpack_from("<H", program, header + _OPTIONAL)
+        place = header + _OPTIONAL + _DIRECTORIES_OF_64_BIT + _CERTIFICATES * 8
+        start, size = struct.unpack_from("<II", program, place)
+    except struct.error:
+        return None
+    known = program.startswith(_MAGIC) and program[header : header + 4] == _PE_MAGIC and kind == _64_BIT
+    return (place, start, size) if known and size and start + size <= len(program) else None

@@ -129,8 +129,9 @@ def make_disks(commands: list[list[str]]) -> None:
 
 
 def require_parts(spec: MachineSpec) -> None:
-    """Raises `MissingTool` when this machine lacks a firmware or an emulator that the profile wants."""
+    """Raises `MissingTool` when this machine lacks a firmware or an emulator that the profile wants, `NotSupported`."""
     firmware.require(spec.profile)
+    boot_disk.require_signed(spec)
     tpm.command(spec.profile)
 
 

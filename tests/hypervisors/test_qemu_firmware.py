@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from lab import waiting
 from lab.contracts import BootsFromNetwork, Capability, Firmware, MachineSpec, MachineState, Profile, SecureBoots
-from lab.errors import HypervisorRefused, MissingTool
+from lab.errors import HypervisorRefused, MissingTool, NotSupported
 from lab.hypervisors import _qemu_arguments as arguments
 from lab.hypervisors import _qemu_boot_disk as boot_disk
 from lab.hypervisors import _qemu_firmware as firmware
@@ -41,7 +42,7 @@ def signed(sector: Sector, tmp_path: Path) -> MachineSpec:
     """A machine with secure boot whose image has a kernel."""
     spec = sector("idle")
     kernel, initrd = tmp_path / "a kernel", tmp_path / "a,initrd"
-    kernel.write_bytes(b"kernel" * 1000)
+    shutil.copyfile(firmware.SHIM, kernel)  # any signed program
     initrd.write_bytes(b"initrd" * 1000)
     image = replace(spec.image, kernel=kernel, initrd=initrd, kernel_arguments="init=/x a='b c\\' $(reboot) ; halt")
     return replace(spec, image=image, profile=SECURE)
@@ -109,7 +110,7 @@ def test_the_boot_disk_holds_what_the_chain_needs(qemu_host: QemuHost, signed: M
 
     assert listed(disk, "EFI/BOOT/BOOTX64.EFI") == firmware.SHIM.read_bytes()
     assert listed(disk, "EFI/BOOT/grubx64.efi") == firmware.LOADER.read_bytes()
-    assert listed(disk, "vmlinuz") == b"kernel" * 1000
+    assert listed(disk, "vmlinuz") == firmware.SHIM.read_bytes()
     assert listed(disk, "initrd") == b"initrd" * 1000
 
 
@@ -158,6 +159,19 @@ def test_shim_without_its_signature_is_shim_as_it_was_built() -> None:
 def test_what_is_no_program_has_no_signature(data: bytes) -> None:
     with pytest.raises(HypervisorRefused, match="no signature that could be taken off it"):
         boot_disk.without_signature(b"MZ" + data)
+
+
+def test_a_kernel_that_nobody_signed_is_named_before_a_machine_is_made(
+    qemu_host: QemuHost, signed: MachineSpec
+) -> None:
+    assert signed.image.kernel is not None
+    signed.image.kernel.write_bytes(boot_disk.without_signature(firmware.SHIM.read_bytes()))
+
+    with pytest.raises(NotSupported) as caught:
+        qemu_host.create(signed)
+
+    assert caught.value.what == "the kernel of image idle is not signed, so it cannot start with secure boot"
+    assert list(qemu_host.machines()) == []
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from benchmarks.row import Row  # noqa: E402
 FEW, MANY = 200, 1000
 LIMIT_MS = 20.0
 LINEAR = 1.3
+LONGEST_S = 120.0  # that many cells may take; all benchmarks together have ten minutes
 SITE_LIMIT_MS = 9.0  # a cell: 5,000 of them in 45 s, which was too slow
 
 
@@ -36,6 +37,10 @@ def measure() -> list[Row]:
         folder = Path(name)
         at_once = max(1, len(os.sched_getaffinity(0)))
         runs = {count: _Runs(folder / str(count), count, at_once) for count in (FEW, MANY)}
+        pilot = runs[FEW].one()
+        if pilot.wall_s / FEW * MANY > LONGEST_S:
+            each_ms = pilot.wall_s / FEW * 1000
+            raise spent.Failed(f"{each_ms:.0f} ms a cell of {FEW}: this machine is too busy to measure {MANY:,}")
         sides = {str(count): run.one for count, run in runs.items()}
         sides["forks"] = lambda: _script("--forks", str(MANY), str(at_once))
         taken = spent.in_turns(sides, 2, budget_s=90.0)

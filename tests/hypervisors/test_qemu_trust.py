@@ -14,7 +14,7 @@ from lab.testing.hypervisor import RequiredContract
 from lab.testing.hypervisor_trust import TrustContract
 from tests.hypervisors.test_qemu import QemuFixtures
 
-pytestmark = pytest.mark.minutes
+pytestmark = [pytest.mark.minutes, pytest.mark.timeout(900)]
 
 
 class TrustFixtures(QemuFixtures):

@@ -193,7 +193,7 @@ def test_the_evidence_has_versions_timing_reproduction_and_logs(reading: ModuleT
     assert attempt.xpath("//*[name()='svg']/@aria-label")[0].startswith("Time by phase: image 0.40 s")
 
 
-def test_the_console_is_neutral_on_the_page_and_raw_beside_it(site: Path, make: ModuleType) -> None:
+def test_the_console_is_neutral_on_the_page_and_beside_it(site: Path) -> None:
     folder = site / "runs" / NEW / "tcg" / "debian-12" / "q35"
     attempt = html.fromstring((folder / "attempt-1.html").read_bytes())
 
@@ -205,7 +205,7 @@ def test_the_console_is_neutral_on_the_page_and_raw_beside_it(site: Path, make: 
         "[    1.9] EXT4-fs error <00><01>\ufffd\ufffd",
         "[    2.0] <U+202E>gnp.exe bidi",
     ]
-    assert (folder / "attempt-1-console.txt").read_bytes() == make.HOSTILE_CONSOLE
+    assert (folder / "attempt-1-console.txt").read_text().splitlines() == shown.text.splitlines()
 
 
 def test_a_feature_shows_every_cell_that_has_data(reading: ModuleType, site: Path) -> None:

@@ -22,13 +22,14 @@ ANSWERS_WITHIN_S = 60.0
 BACK_WITHIN_S = 300.0
 STILL_S = 3.0
 FILE = "/root/lab-quiesced"
+MEMORY = "/dev/shm"  # not frozen: it has no disk
 
 _WRITER = f"""
 i=0
-while [ -e /tmp/lab-writer ]; do
+while [ -e {MEMORY}/lab-writer ]; do
   i=$((i + 1))
   echo $i >{FILE}.new && mv {FILE}.new {FILE}
-  echo $i >/tmp/lab-written
+  echo $i >{MEMORY}/lab-written
   sleep 0.05
 done
 """
@@ -47,7 +48,8 @@ def test_snapshot_of_frozen_file_systems_is_clean(guest: Guest, machine: Machine
     linux.settle(guest)
     agent = who_can(machine, RunsInGuest)
     waiting.until(agent.agent_answers, what="the guest's agent to answer", timeout_s=ANSWERS_WITHIN_S)
-    linux.sh(guest, f"touch /tmp/lab-writer; setsid sh -c '{_WRITER}' </dev/null >/dev/null 2>&1 &")
+    linux.sh(guest, f"touch {MEMORY}/lab-writer; echo 0 >{MEMORY}/lab-written")
+    linux.sh(guest, f"setsid sh -c '{_WRITER}' </dev/null >/dev/null 2>&1 &")
     waiting.until(lambda: _written(guest) > 2, what="the guest to write", timeout_s=30)
     name = f"lab-{secrets.token_hex(4)}"
     frozen = freezes.freeze()
@@ -81,5 +83,5 @@ def test_snapshot_of_frozen_file_systems_is_clean(guest: Guest, machine: Machine
 
 
 def _written(guest: Guest) -> int:
-    text = guest.check("cat", "/tmp/lab-written")
+    text = guest.check("cat", f"{MEMORY}/lab-written")
     return int(text) if text else 0

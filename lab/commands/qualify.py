@@ -20,6 +20,7 @@ class Wanted:
 
     guest: str | None
     profile: str | None
+    feature: tuple[str, ...]
     reports: Path
 
 
@@ -31,6 +32,12 @@ class Wanted:
     Wanted,
     click.option("--guest", help="The guest to look from; by default the first that the matrix gives this host."),
     click.option("--profile", help="The hardware of its machines; by default the first of the matrix for this host."),
+    click.option(
+        "--feature",
+        metavar="GLOB",
+        multiple=True,
+        help="Only features whose id matches, such as driver.snapshots; may be given several times.",
+    ),
     click.option(
         "--reports", type=options.FOLDER, default=REPORTS, show_default=True, help="The folder for runs and the site."
     ),
@@ -49,7 +56,7 @@ def qualify(inventory: Path, host: str, wanted: Wanted, json: bool, quiet: bool)
 
     loaded, catalogue = read_all(inventory)
     contract = qualification.catalogue()
-    made = qualifying.plan(loaded, contract, host, guest=wanted.guest, profile=wanted.profile)
+    made = qualifying.plan(loaded, contract, host, qualifying.Wanted(wanted.guest, wanted.profile, wanted.feature))
     wish = running.Wish(str(inventory), wanted.reports, command_line(), use_warm=False)
     begun = running.new(loaded, contract, made, wish, console(quiet=quiet or json))
     return carry_out(begun, catalogue, json=json, quiet=quiet)

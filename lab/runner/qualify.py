@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from lab import hypervisors
 from lab.catalogue import Catalogue
@@ -14,15 +16,25 @@ from lab.runner.plan import BOOT_S, CHECK_S, Plan, PlannedCell
 FAMILY = "linux"
 """Of the guest: the tests of the contract look at /proc and /sys."""
 
+FEATURES = "docs/reference/driver-contract.md names them all"
 
-def plan(
-    inventory: Inventory, contract: Catalogue, host: str, *, guest: str | None = None, profile: str | None = None
-) -> Plan:
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a host is tried with."""
+
+    guest: str | None = None
+    profile: str | None = None
+    features: tuple[str, ...] = ()  # shell patterns; none for all
+
+
+def plan(inventory: Inventory, contract: Catalogue, host: str, wanted: Wanted) -> Plan:
     """The plan for a host with a guest and a profile, by default the first pair of its matrix that can run.
 
     Raises `ConfigurationError` for names that the inventory has not and for a pair that cannot be, `NothingToRun`
     when the matrix holds no pair for this host.
     """
+    guest, profile = wanted.guest, wanted.profile
     _known("host", host, inventory.hosts)
     if guest is not None:
         _known("guest", guest, inventory.guests)
@@ -35,10 +47,16 @@ def plan(
             raise ConfigurationError(f"{cell} cannot be: {reason}")
     else:
         cell = next(_suitable(inventory, host, guest, profile), None) or _nothing(host)
-    checks = tuple(check.id for check in contract.checks)
+    checks = tuple(check.id for check in contract.checks if _is_one_of(check.feature, wanted.features))
+    if not checks:
+        raise NothingToRun(f"no feature of a driver is called {' or '.join(wanted.features)}", hint=FEATURES)
     expected_s = len(checks) * (CHECK_S + BOOT_S / 4)
     planned = PlannedCell(cell, inventory.hosts[host].realness, checks, None, expected_s)
     return Plan((planned,), expected_s)
+
+
+def _is_one_of(feature: str, patterns: tuple[str, ...]) -> bool:
+    return not patterns or any(fnmatchcase(feature, pattern) for pattern in patterns)
 
 
 def _suitable(inventory: Inventory, host: str, guest: str | None, profile: str | None) -> Iterator[Cell]:

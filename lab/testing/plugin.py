@@ -73,6 +73,9 @@ class Given:
 GIVEN = pytest.StashKey[Callable[[], Given]]()
 
 
+_TEST = pytest.StashKey[contract.ContractTest]()
+
+
 class QualificationPlugin:
     """Registers the recorder and hands the session over."""
 
@@ -92,12 +95,21 @@ class QualificationPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        ids: dict[str, str] = {}
+        tests: dict[str, contract.ContractTest] = {}
         for item in items:
             owner = item.getparent(pytest.Class)
-            if owner is not None and not ids:
-                ids = {test.name: test.id for test in contract.contract_tests(owner.obj)}
-            item.stash[CHECK_ID] = ids.get(item.name, item.nodeid)
+            if owner is not None and not tests:
+                tests = {test.name: test for test in contract.contract_tests(owner.obj)}
+            item.stash[_TEST] = tests[item.name]
+            item.stash[CHECK_ID] = tests[item.name].id
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        # What the host refuses is told with its sentence, and no guest boots for it.
+        capability = item.stash[_TEST].capability
+        reason = self._session.hypervisor.limits().get(capability) if capability is not None else None
+        if reason is not None:
+            raise contract.HostRefuses(f"{self._session.hypervisor.name}: {reason}")
 
     def pytest_unconfigure(self) -> None:
         if self._given is not None:

@@ -5,8 +5,6 @@ What holds for all hardware, and the boot from a network, is tried on the machin
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from lab.contracts import Firmware, Profile
@@ -21,9 +19,9 @@ class TrustFixtures(QemuFixtures):
     """The machines of the contract, without its tests."""
 
     boot_timeout_s = 400.0  # the firmware hashes all that it starts, emulated
-    shared: Any = RequiredContract.__dict__["shared"]
-    booted: Any = RequiredContract.__dict__["booted"]
-    made: Any = RequiredContract.__dict__["made"]
+    locals().update(
+        {name: found for name, found in vars(RequiredContract).items() if not name.startswith(("_", "test_"))}
+    )
 
 
 class TestSecureQemu(TrustFixtures):

@@ -10,7 +10,9 @@ docs/reference/sweep.md from the work folder and from those named by `--also`, w
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -29,6 +31,13 @@ def main(words: Sequence[str]) -> int:
         folders = [place.root, *(path.resolve() for path in wanted.also)]
         page.PAGE.write_text(page.text([(_title(folder), _shots(folder)) for folder in folders]))
         return 0
+    place.root.mkdir(parents=True, exist_ok=True)
+    folder = os.open(place.root, os.O_RDONLY)  # held to the end of this process
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"another sweep works in {place.root}")  # noqa: T201
+        return 2
     place.make()
     about = {"driver": wanted.driver, "cells": wanted.cells, "seed": wanted.seed}
     (place.root / "about.json").write_text(json.dumps(about))

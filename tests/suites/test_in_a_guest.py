@@ -42,9 +42,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_every_check_that_applies_passes_in_a_guest_without_defect(run: Run) -> None:
     not_well = {
-        record.check: record.reason for record in run.records() if record.outcome.badness > Outcome.PASSED.badness
+        record.check.partition("::")[2]: record.reason
+        for record in run.records()
+        if record.outcome.badness > Outcome.PASSED.badness
     }
-    assert not_well == {}
+    # What User-Mode Linux cannot have, in its own words.
+    assert not_well == {
+        "test_agent_tells_the_addresses_of_each_card": "User-Mode Linux has no agent of its own and no channel for one"
+    }
     assert sum(record.outcome is Outcome.PASSED for record in run.records()) >= 10
 
 
@@ -58,5 +63,5 @@ def test_the_directory_is_a_run_like_any_other(run: Run) -> None:
     assert run.document.finished is not None
     (cell,) = run.cells()
     assert cell.last.document is not None
-    assert cell.last.document.outcome is Outcome.PASSED
+    assert cell.last.document.outcome is Outcome.UNSUPPORTED  # the worst of its records
     assert (cell.last.layout.root / "console.log").stat().st_size > 0

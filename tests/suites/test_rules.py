@@ -31,7 +31,7 @@ def function(check: Check) -> ast.FunctionDef:
 
 
 def shared() -> dict[str, ast.FunctionDef]:
-    """What several checks call: functions as `devices.assert_...`, methods as `.assert_...`, whatever they belong to."""
+    """What several checks call: functions as `devices.assert_...`, methods as `.assert_...` of whatever class."""
     found = {}
     for module in SHARED:
         for node in tree(Path(module.__file__ or "")).body:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -47,10 +48,15 @@ def join_all(directory: Directory, monitor: Monitor) -> None:
 
 def leave(monitor: Monitor, card: Plugged) -> None:
     """Take the cable away; it ends when QEMU has closed its end."""
-    told = monitor.human("info network")
     for name in (f"{_name(card)}-end", _name(card)):
-        if f"{name}:" in told:
-            monitor.command("netdev_del", {"id": name})
+        forget(monitor, name)
+
+
+def forget(monitor: Monitor, name: str) -> None:
+    """Take away QEMU's end of a network, if it is there."""
+    # A line of a hub's port that nothing is connected to ends with its name; else a colon follows.
+    if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", monitor.human("info network")):
+        monitor.command("netdev_del", {"id": name})
 
 
 def _name(card: Plugged) -> str:

@@ -95,8 +95,7 @@ def detach_nic(directory: Directory, name: str) -> None:
 def _forget_nic(directory: Directory, monitor: Monitor, plugged: Plugged) -> None:
     if plugged.shared:
         networks.leave(monitor, plugged)
-    if f"{plugged.node}:" in monitor.human("info network"):
-        monitor.command("netdev_del", {"id": plugged.node})
+    networks.forget(monitor, plugged.node)
     directory.change(nics=_without(directory.read().nics, plugged.name))
 
 

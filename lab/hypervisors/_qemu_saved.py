@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lab import log, process
 from lab.contracts import MachineState
-from lab.errors import HypervisorRefused
+from lab.errors import HypervisorRefused, LabError
 from lab.hypervisors import _qemu_memory as memory
 from lab.hypervisors import _qemu_power as power
 from lab.hypervisors import _qemu_snapshots as snapshots
@@ -44,15 +44,17 @@ def save(directory: Directory) -> None:
 
 
 def wake(directory: Directory) -> None:
-    """Go on where the machine was. Raises `HypervisorRefused`; the saved memory is then still there."""
+    """Go on where the machine was. Raises `HypervisorRefused`, `LabBusy`; the saved memory is then still there."""
     name = directory.read().spec.name
     power.kill(directory)  # one that was killed while it fell asleep or woke up
     try:
         memory.load(directory, directory.saved, directory.forget_saved)
-    except HypervisorRefused as reason:
+    except LabError as reason:
         if directory.read().saved:
             power.kill(directory)
             directory.change(wanted="stopped")
+        if not isinstance(reason, HypervisorRefused):
+            raise  # a port or memory of this machine, which may be free later
         raise HypervisorRefused(
             f"the saved memory of {name} cannot be loaded: {reason.what}", hint="discard it to boot"
         ) from reason

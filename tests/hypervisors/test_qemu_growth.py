@@ -170,6 +170,31 @@ def test_a_snapshot_from_before_is_restored_without_what_came_after(roomy: Calla
     assert machine.snapshots() == ("bare",)
 
 
+def test_a_shared_card_that_was_taken_away_can_come_again(
+    roomy: Callable[[str], QemuMachine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take_out(monitor: Any, device: str, what: str) -> None:
+        monitor.command("device_del", {"id": device})
+        monitor.command("system_reset")  # takes out what a guest was asked to let go of
+        monitor.until(
+            lambda: device not in str(monitor.command("qom-list", {"path": "/machine/peripheral"})),
+            what=what,
+            timeout_s=30,
+        )
+
+    monkeypatch.setattr(_qemu_unplug, "take_out", take_out)
+    machine = roomy("pc")
+    lan = _qemu_networks.folder_of("run", "lan")
+    machine.attach_shared_nic("card", MAC, "lan")
+
+    machine.detach_nic("card")
+
+    waiting.until(lambda: not lan.exists(), what="the network to end", timeout_s=20)
+    machine.attach_shared_nic("card", MAC, "lan")
+    assert len(list(lan.iterdir())) == 1
+    machine.attach_nic("another", MAC)
+
+
 def frame(sender: str, target: str = "ffffffffffff") -> bytes:
     return bytes.fromhex(target) + bytes.fromhex(sender) + b"\x88\xb5" + secrets.token_bytes(60)
 

@@ -39,7 +39,8 @@ def up(inventory: Path, cell: str, cold: bool, json: bool, quiet: bool) -> ExitC
     at = _spot(inventory, cell)
     # Who asks this command to end, or closes its terminal, means what Ctrl-C means: undo it.
     for asked in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(asked, signal.default_int_handler)
+        if signal.getsignal(asked) is not signal.SIG_IGN:  # nohup(1)
+            signal.signal(asked, signal.default_int_handler)
     document, how = by_hand.up(at, cold=cold, progress=_progress(quiet=quiet or json))
     if json:
         print_json({**document.model_dump(by_alias=True, mode="json"), "how": how})

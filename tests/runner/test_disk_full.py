@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab import process
+from lab import process, waiting
 from lab.results.store import Run
 
 pytestmark = [pytest.mark.minutes, pytest.mark.timeout(900)]
@@ -28,6 +29,15 @@ class Disk:
 
     def grow(self, mib: int) -> None:
         process.check(["mount", "-o", f"remount,size={mib}m", self.path], timeout_s=30)
+
+    def fill(self) -> None:
+        """Take all the space that is left, to the last byte."""
+        with (self.path / "filler").open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+    def free(self) -> None:
+        (self.path / "filler").unlink()
 
     def remove(self) -> None:
         process.check(["umount", "--lazy", self.path], timeout_s=30)
@@ -48,8 +58,14 @@ def disk(lab: Any) -> Iterator[Callable[[str, int], Disk]]:
 
 def is_whole(run: Path) -> bool:
     """Whether every file of a run can be read to its end: no line is torn, no document half."""
-    found = Run.open(run)
-    return not found.problems() and all(json.loads(path.read_text()) for path in run.glob("**/*.json"))
+    for path in run.glob("**/*.json"):
+        json.loads(path.read_text())
+    return not Run.open(run).problems()
+
+
+def count_records(lab: Any) -> int:
+    files = lab.reports.glob("runs/2*/cells/*/*/*/attempt-*/records.jsonl")
+    return sum(path.read_bytes().count(b"\n") for path in files)
 
 
 def of_plan(lab: Any) -> list[str]:
@@ -57,13 +73,14 @@ def of_plan(lab: Any) -> list[str]:
     return sorted(check for cell in plan["cells"] for check in cell["checks"])
 
 
-def test_reports_on_a_full_disk(lab: Any, disk: Callable[[str, int], Disk]) -> None:
-    # The plan and some records fit, the rest does not.
-    reports = disk("reports", 56)
+def test_a_disk_that_fills_up_while_checks_run(lab: Any, disk: Callable[[str, int], Disk]) -> None:
+    reports = disk("reports", 16 << 10)
+    started = lab.start(*lab.run_words(*UML_CELL))
+    waiting.until(lambda: count_records(lab) >= 2, what="some records", timeout_s=300)
+    reports.fill()
+    out, _ = started.communicate(timeout=300)
 
-    status, out = lab.run(*UML_CELL)
-
-    assert status == 3, out
+    assert started.returncode == 3, out
     assert "no space left on this machine while writing" in out
     assert "Traceback" not in out
     assert "Logging error" not in out
@@ -72,7 +89,7 @@ def test_reports_on_a_full_disk(lab: Any, disk: Callable[[str, int], Disk]) -> N
     assert {record["outcome"] for record in lab.records(run)} <= {"passed", "not_applicable", "broken", "blocked"}
     assert lab.machine_files() == []
 
-    reports.grow(64)
+    reports.free()
     status, out = lab.run("--resume", "last")
 
     assert status == 0, out

@@ -144,7 +144,8 @@ class HotplugsCpus(Protocol):
     def set_vcpus(self, count: int) -> None:
         """Plug in or out until there are `count`; of the last, returns when the guest let go of them.
 
-        Raises `HypervisorRefused` beyond the profile's limits and when the guest keeps a processor.
+        Raises `HypervisorRefused` beyond the profile's limits and when the guest keeps a processor, `NotSupported`
+        where the hypervisor cannot take one out.
         """
 
     def vcpus(self) -> int:
@@ -166,7 +167,10 @@ class SavesState(Protocol):
     """Of a machine: it is put to sleep with its memory on disk, without the guest's knowing, and goes on later."""
 
     def save_state(self) -> None:
-        """Keep memory and devices and stop; the next `start` goes on there. Raises `HypervisorRefused`."""
+        """Keep memory and devices and stop; the next `start` goes on there.
+
+        Raises `HypervisorRefused`, `NotSupported` for hardware whose state cannot be kept.
+        """
 
     def has_saved_state(self) -> bool: ...
 
@@ -187,7 +191,8 @@ class MigratesLive(Protocol):
     def migrate_live(self, destination: str, *, with_storage: bool, timeout_s: float = 300.0) -> Migration:
         """Move, with the disks or with disks that both places share. The machine keeps its name and its network.
 
-        Raises `HypervisorRefused`; the machine then runs on where it was.
+        Raises `HypervisorRefused`, `NotSupported` for hardware that cannot move; the machine then runs on where it was.
+        Connections into the guest may be lost; its addresses and endpoints stay.
         """
 
 

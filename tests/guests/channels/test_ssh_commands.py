@@ -125,6 +125,24 @@ def test_a_guest_that_stands_still_is_noticed_before_the_limit(
         os.kill(pids[0], signal.SIGCONT)
 
 
+def test_a_guest_that_is_gone_when_a_command_runs_out_of_time_is_lost(
+    sshd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "_SIGN_OF_LIFE_S", 1.0)
+    channel = ssh.connect(sshd.endpoint, sshd.login, timeout_s=60)
+    shell = channel.run(("sh", "-c", "echo $PPID")).out
+    pid = int(channel.run(("sed", "-n", "s/^PPid:[[:space:]]*//p", f"/proc/{shell}/status")).out)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(GuestUnreachable) as caught:
+            channel.run(("sleep", "600"), timeout_s=2)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+    assert caught.value.what == "the guest was lost during 'sleep 600': it does not answer any more"
+    assert not channel.is_connected()
+
+
 def test_a_long_silent_command_is_no_dead_guest(sshd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_connection, "Pulse", lambda t, m: _pump.Pulse(t, m, patience_s=1.5))
     channel = ssh.connect(sshd.endpoint, sshd.login, timeout_s=60)

@@ -15,6 +15,7 @@ from lab.commands.shared import (
     run_directory,
     stored_run,
     tables,
+    with_drivers,
     write_site,
 )
 from lab.errors import ConfigurationError, ExitCode
@@ -65,7 +66,9 @@ def verdict(runs: tuple[str, ...], cell: str, feature: str, json: bool) -> ExitC
     """Show the verdicts of runs, as the site shows them."""
     from lab.results import verdicts
 
-    features = {check.id: check.feature for check in catalogue_of(run_directory(runs[-1])).checks}
+    directories = [run_directory(run) for run in runs]
+    known = with_drivers(catalogue_of(directories[-1]), directories)
+    features = {check.id: check.feature for check in known.checks}
     computed = verdicts.of_runs([stored_run(name) for name in runs], cell=cell, feature=feature, features_of=features)
     if json:
         print_json(verdicts.as_json(computed))

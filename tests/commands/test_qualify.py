@@ -39,6 +39,10 @@ def test_a_simulated_host_keeps_its_word_and_answers_for_no_guest(made: Made, ca
     assert "driver.machines" in shown
     assert "a machine bears its owners mark" in shown
     assert not list((tmp_path / "state").rglob("machine.json"))
+    code, out, err = call_apart("verdict", run, "--feature", "driver.host", "--json")
+    assert code == 0, err
+    (verdict,) = json.loads(out)
+    assert (verdict["cell"], verdict["observed"]) == ("sim/thing/pc", "works")
 
 
 def _a_test_of(feature: str) -> str:

@@ -267,7 +267,7 @@ def write_and_read_back(guest: Guest, disk: Disk, *, mib: int, at_mib: int = 0) 
     trap 'rm -f "$data"' EXIT
     dd if=/dev/urandom of="$data" bs=1048576 count={mib} 2>/dev/null
     [ "$(wc -c <"$data")" = {mib << 20} ]
-    dd if="$data" of={disk.path} bs=1048576 seek={at_mib} conv=fsync 2>/dev/null
+    said=$(dd if="$data" of={disk.path} bs=1048576 seek={at_mib} conv=fsync 2>&1) || {{ echo "$said" >&2; exit 1; }}
     echo 3 >/proc/sys/vm/drop_caches
     dd if={disk.path} bs=1048576 skip={at_mib} count={mib} 2>/dev/null | cmp - "$data" 2>&1 || true
     """

@@ -217,6 +217,8 @@ def keep(job: dict[str, Any]) -> None:
     theirs.close()
     started = {**_named(child.pid), "keeper": _named(os.getpid())}
     _write_whole(directory / "process.json", {**started, **({"tpm": _named(helper.pid)} if helper else {})})
+    if not (directory / "process.json").exists():
+        child.kill()  # whoever wanted the machine was killed, and it was reaped meanwhile: nobody would find QEMU
     _report({"pid": child.pid})
     streams = {"console": child.stdout, "stderr": child.stderr, **({"tpm": helper.stderr} if helper else {})}
     # A machine that moves to another place has one console in all of them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -11,9 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab import process, waiting
 from lab.errors import HypervisorRefused
+from lab.hypervisors import _qemu_keeper
 from lab.hypervisors._qemu_keeper import BoundedLog, Notes
 from lab.hypervisors._qemu_screen import png
+
+KEEPER = Path(_qemu_keeper.__file__)
 
 
 def test_a_short_log_is_kept_whole(tmp_path: Path) -> None:
@@ -97,6 +102,20 @@ def test_a_full_disk_is_noted_until_the_machine_goes_on(tmp_path: Path) -> None:
 
     assert noted(tmp_path, full)["no_space"] is True
     assert noted(tmp_path, full, {"event": "RESUME"})["no_space"] is False
+
+
+def test_a_machine_that_nobody_could_find_is_ended(tmp_path: Path) -> None:
+    """Its maker was killed and the machine reaped before the keeper could write down which process it is."""
+    (tmp_path / ".process.json.draft").mkdir()  # so that nothing can be written there
+    argv = ["/bin/sh", "-c", "exec sleep 600"]  # what the keeper adds is ignored
+    job = {"directory": str(tmp_path), "console": str(tmp_path), "argv": argv, "incoming": None}
+
+    answer = process.run([sys.executable, "-I", "-S", KEEPER], timeout_s=60, stdin=json.dumps(job).encode())
+
+    pid = json.loads(answer.stdout)["pid"]
+    waiting.until(lambda: process.start_time(pid) is None, what="the machine to be ended", timeout_s=30)
+    notes = tmp_path / "events.json"
+    waiting.until(lambda: json.loads(notes.read_text())["exit"] == -9, what="its end to be noted", timeout_s=30)
 
 
 def test_a_picture_keeps_its_pixels() -> None:

@@ -46,7 +46,8 @@ def test_no_file_for_readers_holds_a_control_character(reading: ModuleType, make
 
 
 def test_the_terminal_shows_no_control_character_of_a_console() -> None:
-    log = b"[    0.000000] Linux version \x1b[31m6.1\x07\n[    1.000000] Kernel panic - not syncing: " + RAW.replace(b"\r", b"")
+    log = b"[    0.000000] Linux version \x1b[31m6.1\x07\n[    1.000000] Kernel panic - not syncing: "
+    log += RAW.replace(b"\r", b"")  # which would write the line anew
     stream = io.StringIO()
 
     tables.facts(Console(file=stream, force_terminal=False), triage.triage(log).as_json())

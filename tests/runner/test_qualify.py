@@ -35,11 +35,12 @@ def test_user_mode_linux_qualifies(lab: Lab) -> None:
     assert lab.machine_files() == []
 
 
-def test_an_interrupted_qualification_undoes_everything(lab: Lab) -> None:
-    started = lab.start("qualify", str(lab.inventory), "uml", "--reports", str(lab.reports))
+def test_an_interrupted_qualification_undoes_everything_and_is_taken_up_again(lab: Lab) -> None:
+    chosen = [word for feature in ("host", "guest", "power") for word in ("--feature", f"driver.{feature}")]
+    started = lab.start("qualify", str(lab.inventory), "uml", "--reports", str(lab.reports), *chosen)
 
     def has_records() -> bool:
-        return len(lab.runs()) == 1 and len(lab.records(lab.runs()[0])) > 12 if lab.reports.exists() else False
+        return len(lab.runs()) == 1 and len(lab.records(lab.runs()[0])) > 6 if lab.reports.exists() else False
 
     waiting.until(has_records, what="some promises to be judged", timeout_s=120)
     assert lab.machine_files()
@@ -50,3 +51,10 @@ def test_an_interrupted_qualification_undoes_everything(lab: Lab) -> None:
     assert lab.machine_files() == []
     assert lab.processes() == []
     assert lab.journal(lab.runs()[0])[-1]["event"] == "interrupted"
+
+    code, out = lab.run("--resume", "last")
+
+    assert code == 0, out
+    assert {record["outcome"] for record in lab.records(lab.runs()[0])} == {"passed"}
+    assert len(lab.records(lab.runs()[0])) == 12
+    assert lab.machine_files() == []

@@ -119,6 +119,20 @@ def test_after_the_budget_nothing_is_begun_and_nothing_holds() -> None:
     assert (told.ratio, told.holds) == ("the time ran out", False)
 
 
+def test_what_measured_nothing_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def fails() -> list[Row]:
+        tried.append(1)
+        raise spent.Failed("too busy")
+
+    monkeypatch.setattr(table, "_busy", lambda: True)
+
+    list(table.measured([Part("part", fails)], until=time.monotonic() + 60))
+
+    assert len(tried) == 1
+
+
 @pytest.mark.parametrize(("busy", "holds"), [(True, True), (False, False)])
 def test_what_fails_is_measured_again_on_a_busy_machine_only(
     monkeypatch: pytest.MonkeyPatch, busy: bool, holds: bool

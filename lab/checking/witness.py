@@ -29,10 +29,13 @@ class Witness:
     digests: tuple[str, str]
 
     def count(self) -> int:
-        """How far the process came."""
+        """How far the process came. Raises `WaitedTooLong` when it left its file empty."""
         # It rewrites its file; a read in between finds it empty.
-        text = self.guest.check("cat", f"{self.folder}/count")
-        return int(text) if text else 0
+        return int(
+            waiting.until(
+                lambda: self.guest.check("cat", f"{self.folder}/count"), what="the witness's count", timeout_s=30.0
+            )
+        )
 
     def wait_until_it_counts(self, *, beyond: int, timeout_s: float = 30.0) -> int:
         """Wait until the count is larger than that. Raises `WaitedTooLong` when the process stands still."""

@@ -83,5 +83,6 @@ def test_snapshot_of_frozen_file_systems_is_clean(guest: Guest, machine: Machine
 
 
 def _written(guest: Guest) -> int:
-    text = guest.check("cat", f"{MEMORY}/lab-written")
-    return int(text) if text else 0
+    # The writer rewrites its file; a read in between finds it empty.
+    read = "cat", f"{MEMORY}/lab-written"
+    return int(waiting.until(lambda: guest.check(*read), what="the writer's count", timeout_s=30))

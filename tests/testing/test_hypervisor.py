@@ -17,6 +17,8 @@ from lab.testing.contract import ContractTest, contract_tests, feature_of
 from lab.testing.hypervisor import HypervisorContract
 from tests.testing.reference.lies import LIES, Lie
 
+pytestmark = pytest.mark.timeout(600)  # the first test waits for some four hundred
+
 HERE = Path(__file__).parent
 TESTS: Mapping[str, ContractTest] = {test.name: test for test in contract_tests(HypervisorContract)}
 _RESULT = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED).*?::(Test[\w-]+)::(test_\w+)", re.MULTILINE)
@@ -57,7 +59,7 @@ def _run(what: Sequence[str]) -> str:
         [*line, *options, *what],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
         check=False,
         # Plugins would cost more than the tests.
         env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from lab import log, process
 from lab.contracts import MachineState, Migration
-from lab.errors import HypervisorRefused, MachineVanished, NotSupported, WaitedTooLong
+from lab.errors import HypervisorRefused, MachineVanished, WaitedTooLong
 from lab.hypervisors import _qemu_memory as memory
 from lab.hypervisors import _qemu_mirror as mirror
 from lab.hypervisors import _qemu_ports as ports
@@ -77,10 +77,8 @@ def migrate(directory: Directory, destination: str, *, with_storage: bool, timeo
 
 def _refuse(directory: Directory, destination: str, with_storage: bool) -> None:
     mark = directory.read()
-    name, profile = mark.spec.name, mark.spec.profile
+    name = mark.spec.name
     snapshots.refuse_unsaved(directory)
-    if profile.tpm:
-        raise NotSupported("the emulated TPM keeps its state in a process of its own, which the lab does not move")
     if destination not in destinations(directory):
         known = ", ".join(destinations(directory)) or "nowhere, it does not run"
         raise HypervisorRefused(f"{name} cannot be brought to {destination!r} (it can be brought to {known})")

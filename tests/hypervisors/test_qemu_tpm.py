@@ -28,6 +28,8 @@ def trusted(qemu_host: QemuHost, sector: Sector, request: pytest.FixtureRequest)
     assert isinstance(machine, QemuMachine)
     assert isinstance(machine, EmulatesTpm)
     machine.start()
+    # Until then SeaBIOS still starts the TPM, and its counters change.
+    waiting.until(lambda: b"Booting from" in machine.console(), what="the firmware to be done", timeout_s=60)
     return machine
 
 
@@ -129,3 +131,61 @@ def test_without_the_emulator_the_remedy_is_told(
         with pytest.raises(MissingTool, match="swtpm_setup is not on this machine") as caught:
             host.create(replace(spec, profile=replace(spec.profile, tpm=True)))
     assert caught.value.hint == "apt-get install swtpm-tools"
+
+
+def test_a_warm_clone_has_the_tpm_of_its_source(qemu_host: QemuHost, trusted: QemuMachine) -> None:
+    key = qemu_host.warm_key(trusted.spec)
+    other = qemu_host.create(replace(trusted.spec, name="other"))
+    assert isinstance(other, QemuMachine)
+    other.start()
+    qemu_host.save_warm(key, trusted, b"")
+
+    clone = qemu_host.clone_warm(key, replace(trusted.spec, name="clone"))
+
+    assert isinstance(clone, QemuMachine)
+    assert clone.state() is MachineState.RUNNING
+    assert trusted.state() is MachineState.RUNNING
+    assert running_of(clone).tpm_pid != running_of(trusted).tpm_pid
+    assert kept(clone) == kept(trusted)
+    assert kept(other) != kept(trusted)
+    clone.stop(force=True)
+    clone.start()
+    assert kept(clone) == kept(trusted)
+
+
+def test_a_snapshot_brings_back_the_tpm(trusted: QemuMachine) -> None:
+    trusted.snapshot("one")
+    before = kept(trusted)
+    trusted.stop(force=True)
+    (trusted.directory.path / _qemu_tpm.STATE / "tpm2-00.permall").unlink()
+
+    trusted.restore("one")
+
+    assert trusted.state() is MachineState.RUNNING
+    assert kept(trusted) == before
+
+
+def test_a_machine_that_slept_has_its_tpm(trusted: QemuMachine) -> None:
+    before = kept(trusted)
+
+    trusted.save_state()
+    trusted.start()
+
+    assert trusted.state() is MachineState.RUNNING
+    assert kept(trusted) == before
+
+
+def test_a_machine_that_moves_takes_its_tpm_along(trusted: QemuMachine) -> None:
+    before, left = kept(trusted), running_of(trusted)
+
+    trusted.migrate_live(trusted.destinations()[0], with_storage=True)
+
+    assert trusted.state() is MachineState.RUNNING
+    assert running_of(trusted).tpm_pid != left.tpm_pid
+    ends(left)
+    assert kept(trusted) == before
+
+
+def kept(machine: QemuMachine) -> bytes:
+    """The permanent state: seeds, and what the guest stored."""
+    return (machine.directory.here / _qemu_tpm.STATE / "tpm2-00.permall").read_bytes()

@@ -260,10 +260,12 @@ DEFECTS = (
     Defect(
         name="processor-computes-wrong",
         what="Sums that the processor computes are wrong.",
+        cell="qemu/debian-12/pc-bios",  # busybox's shell would ask itself for the sum
         breaks=("cpu.smp",),
         says="wrong sums",
         script="""
-        rm /usr/bin/sha256sum && printf '#!/bin/sh\\nbusybox sha256sum "$@" | tr 0 1\\n' >/usr/bin/sha256sum
+        mv /usr/bin/sha256sum /usr/bin/sha256sum-true
+        printf '#!/bin/sh\\nsha256sum-true "$@" | tr 0 1\\n' >/usr/bin/sha256sum
         chmod 755 /usr/bin/sha256sum
         """,
     ),

@@ -98,3 +98,10 @@ def test_a_signature_is_cut_off_a_module() -> None:
 
     assert unsigned(b"code" + tail) == b"code"
     assert unsigned(b"code") == b"code"
+
+
+def test_a_check_that_claims_a_seeded_defect_was_turned_red_by_one() -> None:
+    claiming = {check.id for check in KNOWN.checks if check.defect}
+    red = {check for result in sweep.read_results().values() for check in result.caught}
+
+    assert sorted(claiming - red) == []

@@ -7,7 +7,7 @@ import re
 from lab.suite import Guest, Machine, check, linux
 
 
-@check("agent.customization", level="smoke")
+@check("agent.customization", level="smoke", defect=True)
 def test_host_name_is_the_one_given(guest: Guest, machine: Machine) -> None:
     """Catches a first boot or a copy that ignored what the host handed in: it would bear another machine's name."""
     running = guest.check("cat", "/proc/sys/kernel/hostname")
@@ -20,7 +20,7 @@ def test_host_name_is_the_one_given(guest: Guest, machine: Machine) -> None:
     assert written == running, f"/etc/hostname says {written!r}, the kernel {running!r}"
 
 
-@check("agent.customization", level="smoke")
+@check("agent.customization", level="smoke", defect=True)
 def test_machine_id_is_its_own(guest: Guest, machine: Machine) -> None:
     """Catches clones that share a machine-id or have none (machine-id(5): 32 hexadecimal digits)."""
     machine_id = guest.check("cat", "/etc/machine-id")
@@ -30,7 +30,7 @@ def test_machine_id_is_its_own(guest: Guest, machine: Machine) -> None:
     assert len(set(machine_id)) > 4, f"/etc/machine-id is {machine_id}, which nobody draws by chance"
 
 
-@check("agent.customization")
+@check("agent.customization", defect=True)
 def test_identity_is_given_only_once(guest: Guest) -> None:
     """Catches keys of other machines or of the image left beside the one that the lab gave."""
     keys = guest.run("sh", "-c", "ls /etc/ssh/ssh_host_*_key /etc/dropbear/dropbear_*_key 2>/dev/null").out.split()

@@ -12,7 +12,7 @@ SIZE = (1 << 20) + 13  # larger than any message, and no round number
 PATH = PurePosixPath("/tmp/lab copied 'file'")
 
 
-@check("agent.file_copy", needs=(Capability.GUEST_FILES,), timeout_s=240)
+@check("agent.file_copy", needs=(Capability.GUEST_FILES,), timeout_s=240, defect=True)
 def test_files_arrive_as_they_were(guest: Guest, machine: Machine) -> None:
     """Catches files that are cut, changed or put elsewhere, both ways; what arrived is read by another way in."""
     copies = who_can(machine, CopiesFiles)

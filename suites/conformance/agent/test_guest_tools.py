@@ -15,7 +15,7 @@ done 2>/dev/null
 """
 
 
-@check("agent.guest_tools", needs=(Capability.GUEST_COMMANDS,), timeout_s=240)
+@check("agent.guest_tools", needs=(Capability.GUEST_COMMANDS,), timeout_s=240, defect=True)
 def test_host_knows_whether_the_agent_lives(guest: Guest, machine: Machine) -> None:
     """Catches a guest without the agent, and a host that believes in one that hangs."""
     agent = who_can(machine, RunsInGuest)

@@ -30,7 +30,7 @@ HARMLESS = (
 HARMLESS_UNDER_TCG = ("..MP-BIOS bug: 8254 timer not connected to IO-APIC",)
 
 
-@check("boot.core", level="smoke")
+@check("boot.core", level="smoke", defect=True)
 def test_hypervisor_says_running(guest: Guest, machine: Machine) -> None:
     """Catches a hypervisor that reports another power state than the guest, which answers, is in."""
     assert guest.check("echo", "here") == "here"
@@ -53,7 +53,7 @@ def test_user_space_started_completely(guest: Guest) -> None:
         assert first == "init", f"process 1 is {first!r}, not init"
 
 
-@check("boot.core", level="smoke")
+@check("boot.core", level="smoke", defect=True)
 def test_kernel_log_has_no_errors(guest: Guest, hypervisor: Hypervisor) -> None:
     """Catches drivers that complain, broken firmware tables, oopses and I/O errors while booting."""
     linux.settle(guest)
@@ -64,7 +64,7 @@ def test_kernel_log_has_no_errors(guest: Guest, hypervisor: Hypervisor) -> None:
     assert not errors, f"{len(errors)} error lines, the first: {'; '.join(errors[:5])}"
 
 
-@check("boot.core", level="smoke")
+@check("boot.core", level="smoke", defect=True)
 def test_kernel_is_not_tainted(guest: Guest) -> None:
     """Catches out-of-tree, unsigned or force-loaded modules, machine checks and earlier oopses."""
     tainted = int(guest.check("cat", "/proc/sys/kernel/tainted"))
@@ -73,7 +73,7 @@ def test_kernel_is_not_tainted(guest: Guest) -> None:
     assert tainted == 0, f"the kernel is tainted: {tainted} (bits {', '.join(bits)})"
 
 
-@check("boot.core", level="smoke")
+@check("boot.core", level="smoke", defect=True)
 def test_root_takes_writes(guest: Guest) -> None:
     """Catches a root file system that came up read-only, is full, or loses what was written."""
     text = "interop-lab root write"
@@ -88,7 +88,7 @@ def test_root_takes_writes(guest: Guest) -> None:
     assert linux.sh(guest, script) == text
 
 
-@check("boot.core", level="smoke")
+@check("boot.core", level="smoke", defect=True)
 def test_memory_is_what_was_asked(guest: Guest, machine: Machine, measured: Measurements) -> None:
     """Catches a machine that got less (or more) memory than its profile asks for."""
     asked, most = machine.spec.profile.memory_mib, machine.spec.profile.max_memory_mib
@@ -103,7 +103,7 @@ def test_memory_is_what_was_asked(guest: Guest, machine: Machine, measured: Meas
     assert least <= total <= asked, f"asked for {asked} MiB, the guest has {total:.0f} (expected at least {least:.0f})"
 
 
-@check("boot.core", cold=True)
+@check("boot.core", cold=True, defect=True)
 def test_console_shows_the_whole_boot(guest: Guest, machine: Machine) -> None:
     """Catches a console that stops before user space or shows nothing: then no failed boot could be explained."""
     linux.settle(guest)
@@ -115,7 +115,7 @@ def test_console_shows_the_whole_boot(guest: Guest, machine: Machine) -> None:
     assert reached, f"the console shows no sign of user space; its end: {boot[-300:]!r}"
 
 
-@check("boot.core", cold=True)
+@check("boot.core", cold=True, defect=True)
 def test_root_was_mounted_clean(guest: Guest) -> None:
     """Catches an image or a clone whose file system was torn: the kernel says so when it mounts it."""
     mounted = [line.text for line in linux.kernel_log(guest) if "EXT4-fs" in line.text or "XFS" in line.text]

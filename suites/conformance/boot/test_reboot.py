@@ -11,7 +11,7 @@ IDENTITY = "cat /etc/machine-id /proc/sys/kernel/hostname"
 BACK_WITHIN_S = 300.0  # several times what Debian needs under emulation on a busy machine
 
 
-@check("boot.reboot", cold=True, timeout_s=900)
+@check("boot.reboot", cold=True, timeout_s=900, defect=True)
 def test_reboots_come_back_clean_and_unchanged(guest: Guest, measured: Measurements) -> None:
     """Catches resets that hang or are none, lost writes, torn file systems, hardware or identity that change."""
     linux.settle(guest)

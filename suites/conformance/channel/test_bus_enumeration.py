@@ -17,7 +17,7 @@ done
 """
 
 
-@check("channel.bus_enumeration")
+@check("channel.bus_enumeration", defect=True)
 def test_every_virtio_device_has_its_driver(guest: Guest, machine: Machine) -> None:
     """Catches devices that the bus does not list and devices that no driver took."""
     linux.settle(guest)

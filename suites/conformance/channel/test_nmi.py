@@ -5,7 +5,7 @@ from __future__ import annotations
 from lab.suite import Capability, Guest, InjectsNmi, Machine, check, waiting, who_can
 
 
-@check("channel.nmi", needs=(Capability.NMI,), cold=True)
+@check("channel.nmi", needs=(Capability.NMI,), cold=True, defect=True)
 def test_interrupt_arrives(guest: Guest, machine: Machine) -> None:
     """Catches an injection that is accepted and never delivered: a hung guest could not be made to dump."""
     before = _interrupts(guest)

@@ -20,7 +20,7 @@ WITHIN_S = 60.0
 BY_ITSELF_S = 15.0
 
 
-@check("cpu.hot_add", needs=(Capability.CPU_HOTPLUG,), spoils=True, timeout_s=400)
+@check("cpu.hot_add", needs=(Capability.CPU_HOTPLUG,), spoils=True, timeout_s=400, defect=True)
 def test_added_processors_become_usable(guest: Guest, machine: Machine, measured: Measurements) -> None:
     """Catches processors that never appear, cannot be switched on, compute wrong or get no timer."""
     profile = machine.spec.profile

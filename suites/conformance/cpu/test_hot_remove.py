@@ -20,7 +20,7 @@ BY_ITSELF_S = 15.0
 FOLDER = "/tmp/lab-pinned"
 
 
-@check("cpu.hot_remove", needs=(Capability.CPU_HOTPLUG,), spoils=True, timeout_s=500)
+@check("cpu.hot_remove", needs=(Capability.CPU_HOTPLUG,), spoils=True, timeout_s=500, defect=True)
 def test_removed_processor_leaves_its_work_behind(guest: Guest, machine: Machine) -> None:
     """Catches processors that stay, take a process with them, or leave the others damaged."""
     profile = machine.spec.profile

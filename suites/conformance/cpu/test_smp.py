@@ -11,7 +11,7 @@ ROUNDS = 2
 LINE = "interop-lab\n"
 
 
-@check("cpu.smp", level="smoke")
+@check("cpu.smp", level="smoke", defect=True)
 def test_all_processors_are_online(guest: Guest, machine: Machine) -> None:
     """Catches processors that the guest does not see or could not start."""
     online, asked = linux.cpus(guest), machine.spec.profile.vcpus

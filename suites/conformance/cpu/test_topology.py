@@ -13,7 +13,7 @@ done
 """
 
 
-@check("cpu.topology")
+@check("cpu.topology", defect=True)
 def test_every_processor_has_a_place_of_its_own(guest: Guest, machine: Machine) -> None:
     """Catches processors that share a core although no threads were asked for, and packages that are not there."""
     places = [tuple(line.split()) for line in linux.sh(guest, _TOPOLOGY).splitlines()]
@@ -23,7 +23,7 @@ def test_every_processor_has_a_place_of_its_own(guest: Guest, machine: Machine) 
     assert len(cores) == len(places), f"the profile asks for no threads, and processors share cores: {places}"
 
 
-@check("cpu.topology")
+@check("cpu.topology", defect=True)
 def test_all_memory_is_in_one_node(guest: Guest, machine: Machine) -> None:
     """Catches a machine that is split into NUMA nodes although its profile asks for none."""
     nodes = guest.run("cat", "/sys/devices/system/node/online")

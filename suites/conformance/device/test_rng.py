@@ -15,7 +15,7 @@ done 2>/dev/null
 """
 
 
-@check("device.rng")
+@check("device.rng", defect=True)
 def test_entropy_device_delivers(guest: Guest) -> None:
     """Catches an entropy device that is not offered, has no driver, or gives the same bytes again."""
     linux.settle(guest)
@@ -32,7 +32,7 @@ def test_entropy_device_delivers(guest: Guest) -> None:
     assert len(set(first)) > 4, f"{current} gives no chance: {' '.join(first)}"
 
 
-@check("device.rng", level="smoke")
+@check("device.rng", level="smoke", defect=True)
 def test_random_numbers_do_not_wait(guest: Guest) -> None:
     """Catches a guest whose random numbers are not ready: SSH, TLS and boot would hang in getrandom(2)."""
     read = "dd if=/dev/random bs=64 count=1 2>/dev/null | od -An -v -tx1"

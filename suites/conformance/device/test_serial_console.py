@@ -12,7 +12,7 @@ TYPED_LINES = 40
 WITHIN_S = 30.0  # 200 lines are 10 KiB; a line of 115,200 bit/s needs a second for them
 
 
-@check("device.serial_console", level="smoke")
+@check("device.serial_console", level="smoke", defect=True)
 def test_console_carries_what_the_guest_writes(guest: Guest, machine: Machine) -> None:
     """Catches a console that is not connected, or a guest that writes to another one."""
     marker = f"lab-console-{secrets.token_hex(8)}"
@@ -20,7 +20,7 @@ def test_console_carries_what_the_guest_writes(guest: Guest, machine: Machine) -
     waiting.until(lambda: marker.encode() in machine.console(), what=f"{marker} in the console log", timeout_s=WITHIN_S)
 
 
-@check("device.serial_console")
+@check("device.serial_console", defect=True)
 def test_console_loses_nothing(guest: Guest, machine: Machine) -> None:
     """Catches lost, doubled and reordered output when much is written at once."""
     marker = f"lab-{secrets.token_hex(4)}"

@@ -17,7 +17,7 @@ echo written
 LEAST_WIDTH, LEAST_HEIGHT = 640, 400  # a VGA text screen is 720 x 400, the oldest graphics mode in use 640 x 480
 
 
-@check("device.video", needs=(Capability.SCREENSHOTS,))
+@check("device.video", needs=(Capability.SCREENSHOTS,), defect=True)
 def test_screen_shows_something(guest: Guest, machine: Machine, evidence: Evidence) -> None:
     """Catches a display that is missing, has no sensible size, stays blank, or shows nothing of the guest."""
     linux.settle(guest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lab.suite import Firmware, Guest, Machine, check, linux, not_applicable
 
 
-@check("firmware.bios", level="smoke")
+@check("firmware.bios", level="smoke", defect=True)
 def test_legacy_firmware_started_the_guest(guest: Guest, machine: Machine) -> None:
     """Catches a machine that was asked for BIOS and got UEFI, and firmware without a memory map."""
     if machine.spec.profile.firmware is not Firmware.BIOS:

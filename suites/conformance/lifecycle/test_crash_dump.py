@@ -8,7 +8,7 @@ SEEN_WITHIN_S = 60.0
 BACK_WITHIN_S = 240.0
 
 
-@check("lifecycle.crash_dump", cold=True, timeout_s=500)
+@check("lifecycle.crash_dump", cold=True, timeout_s=500, defect=True)
 def test_host_sees_a_panic(guest: Guest, machine: Machine, reconnect: Reconnect) -> None:
     """Catches a panic that the hypervisor takes for a running guest: nobody would ever be called."""
     linux.settle(guest)

@@ -28,7 +28,7 @@ WATCHDOG_S = 4  # the guest's own limit, shorter than the time in which nothing 
 FIRES_WITHIN_S = 60.0
 
 
-@check("lifecycle.heartbeat", needs=(Capability.PAUSES,))
+@check("lifecycle.heartbeat", needs=(Capability.PAUSES,), defect=True)
 def test_paused_guest_stands_still_and_goes_on(guest: Guest, machine: Machine) -> None:
     """Catches a pause that only the hypervisor believes in, a wrong state, and a guest that dies of it."""
     pauses = who_can(machine, Pauses)

@@ -10,7 +10,7 @@ OFF_WITHIN_S = 120.0
 BACK_WITHIN_S = 240.0
 
 
-@check("lifecycle.shutdown", cold=True, timeout_s=500)
+@check("lifecycle.shutdown", cold=True, timeout_s=500, defect=True)
 def test_host_asks_and_guest_shuts_down_clean(
     guest: Guest, machine: Machine, reconnect: Reconnect, measured: Measurements
 ) -> None:

@@ -23,7 +23,7 @@ def _snapshot(guest: Guest, snapshots: Snapshots) -> Iterator[str]:
         snapshots.delete_snapshot(name)
 
 
-@check("lifecycle.snapshot", needs=(Capability.SNAPSHOTS,), cold=True, timeout_s=500)
+@check("lifecycle.snapshot", needs=(Capability.SNAPSHOTS,), cold=True, timeout_s=500, defect=True)
 def test_restore_takes_back_what_came_after(guest: Guest, machine: Machine, reconnect: Reconnect) -> None:
     """Catches a restore that changes nothing, and one that loses what was there before."""
     snapshots = who_can(machine, Snapshots)

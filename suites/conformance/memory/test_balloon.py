@@ -9,7 +9,7 @@ TOLERANCE = 0.05  # of the target, as Hyper-V's dynamic memory is judged by (fie
 WITHIN_S = 60.0
 
 
-@check("memory.balloon", needs=(Capability.BALLOON,), timeout_s=240)
+@check("memory.balloon", needs=(Capability.BALLOON,), timeout_s=240, defect=True)
 def test_memory_goes_and_comes_back(guest: Guest, machine: Machine, measured: Measurements) -> None:
     """Catches a balloon without driver, one that only the host believes in, and memory that does not come back."""
     linux.settle(guest)

@@ -36,7 +36,7 @@ echo $count
 """
 
 
-@check("memory.hot_add", needs=(Capability.MEMORY_HOTPLUG,), spoils=True, timeout_s=700)
+@check("memory.hot_add", needs=(Capability.MEMORY_HOTPLUG,), spoils=True, timeout_s=700, defect=True)
 def test_added_memory_becomes_usable(guest: Guest, machine: Machine, measured: Measurements) -> None:
     """Catches memory that never appears, cannot be switched on, or does not keep what is written to it."""
     profile = machine.spec.profile

@@ -9,7 +9,7 @@ MAC = "52:54:00:1a:b0:01"  # locally administered
 WITHIN_S = 30.0
 
 
-@check("net.hotplug", needs=(Capability.NIC_HOTPLUG,), cold=True, timeout_s=180)
+@check("net.hotplug", needs=(Capability.NIC_HOTPLUG,), cold=True, timeout_s=180, defect=True)
 def test_card_comes_and_goes(guest: Guest, machine: Machine) -> None:
     """Catches a card that never appears, has another address, does not go away, or takes the first one with it."""
     plugs = who_can(machine, HotplugsNics)

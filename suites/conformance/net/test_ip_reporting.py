@@ -10,7 +10,7 @@ ANSWERS_WITHIN_S = 60.0
 EXTRA = "10.99.17.3"
 
 
-@check("net.ip_reporting", level="smoke")
+@check("net.ip_reporting", level="smoke", defect=True)
 def test_host_reports_the_address(guest: Guest, machine: Machine) -> None:
     """Catches an address that is missing, out of date, or belongs to another guest."""
     reported = set(machine.addresses())

@@ -12,7 +12,7 @@ FRAMES = 5
 TRANSFER = 512 << 10  # bytes
 
 
-@check("net.jumbo")
+@check("net.jumbo", defect=True)
 def test_card_takes_large_frames(guest: Guest) -> None:
     """Catches a driver that refuses the size, forgets it, or breaks the connection when it is set."""
     nic = linux.first_nic(guest)

@@ -39,7 +39,7 @@ def _all_fixed(name: str, states: dict[str, str]) -> bool:
     return all(states.get(part, "off [fixed]").startswith("off [") for part in parts)
 
 
-@check("net.offload_tso_csum")
+@check("net.offload_tso_csum", defect=True)
 def test_bulk_data_needs_no_second_try(guest: Guest, measured: Measurements) -> None:
     """Catches wrong checksums, damaged and lost segments: TCP hides them, its counters do not."""
     content = secrets.token_bytes(TRANSFER)

@@ -14,19 +14,19 @@ DRIVERS = {
 PINGS = 3
 
 
-@check("net.pv_nic", level="smoke")
+@check("net.pv_nic", level="smoke", defect=True)
 def test_driver_took_the_card(guest: Guest, machine: Machine) -> None:
     """Catches a machine with another card than the profile names, a missing driver, and a card without link."""
     devices.assert_driver_took_the_card(guest, machine, DRIVERS)
 
 
-@check("net.pv_nic")
+@check("net.pv_nic", defect=True)
 def test_traffic_goes_through_the_card(guest: Guest, machine: Machine) -> None:
     """Catches a card whose traffic goes elsewhere, or is damaged on the way."""
     devices.assert_traffic_goes_through_the_card(guest, machine, DRIVERS)
 
 
-@check("net.pv_nic")
+@check("net.pv_nic", defect=True)
 def test_gateway_answers(guest: Guest, machine: Machine) -> None:
     """Catches a guest without a route, a dead gateway, and a card that loses packets at rest."""
     devices.nic_driver(machine, DRIVERS)

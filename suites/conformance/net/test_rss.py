@@ -13,7 +13,7 @@ SSH = 22
 MANY_QUEUES = ("vmxnet3", "netvsc")
 
 
-@check("net.rss")
+@check("net.rss", defect=True)
 def test_card_has_a_queue_for_each_processor(guest: Guest, machine: Machine) -> None:
     """Catches a card that serves many processors through one queue."""
     vcpus = machine.spec.profile.vcpus

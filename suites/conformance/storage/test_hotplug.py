@@ -10,7 +10,7 @@ WRITTEN_MIB = 4
 WITHIN_S = 30.0
 
 
-@check("storage.hotplug", needs=(Capability.DISK_HOTPLUG,), cold=True, timeout_s=240)
+@check("storage.hotplug", needs=(Capability.DISK_HOTPLUG,), cold=True, timeout_s=240, defect=True)
 def test_disk_comes_works_and_goes(guest: Guest, machine: Machine) -> None:
     """Catches disks that never appear, have another size, lose data, do not go, or disturb the others."""
     plugs = who_can(machine, HotplugsDisks)

@@ -9,7 +9,7 @@ KEPT_MIB = 2
 WITHIN_S = 30.0
 
 
-@check("storage.online_resize", needs=(Capability.DISK_RESIZE,), cold=True, timeout_s=240)
+@check("storage.online_resize", needs=(Capability.DISK_RESIZE,), cold=True, timeout_s=240, defect=True)
 def test_disk_grows_and_keeps_its_content(guest: Guest, machine: Machine) -> None:
     """Catches a size that the guest never sees, lost content, and new space that cannot be written."""
     disk = linux.data_disk(guest, machine)

@@ -19,13 +19,13 @@ def test_root_is_on_the_driver(guest: Guest, machine: Machine) -> None:
     devices.assert_root_is_on_its_driver(guest, machine, DRIVERS)
 
 
-@check("storage.pv_block")
+@check("storage.pv_block", defect=True)
 def test_disk_has_the_size_asked_for(guest: Guest, machine: Machine) -> None:
     """Catches disks that are missing, swapped, or smaller than they were made."""
     devices.assert_disk_has_its_size(guest, machine, DRIVERS)
 
 
-@check("storage.pv_block")
+@check("storage.pv_block", defect=True)
 def test_disk_keeps_what_is_written(guest: Guest, machine: Machine) -> None:
     """Catches writes that are lost, torn or end up elsewhere, at the beginning and at the end of the disk."""
     devices.assert_disk_keeps_what_is_written(guest, machine, DRIVERS)

@@ -7,7 +7,7 @@ from lab.suite import Guest, check, linux
 BACK_WITHIN_S = 240.0
 
 
-@check("storage.scsi_wwn", cold=True, timeout_s=400)
+@check("storage.scsi_wwn", cold=True, timeout_s=400, defect=True)
 def test_disk_names_are_unique_and_stay(guest: Guest) -> None:
     """Catches disks without identity, with the same one, or with a new one after each boot."""
     names = {disk.name: disk.serial for disk in linux.disks(guest)}

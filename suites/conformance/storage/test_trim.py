@@ -9,7 +9,7 @@ BACK_SHARE = 0.75  # the rest is what the file format keeps in clusters and tabl
 WITHIN_S = 30.0
 
 
-@check("storage.trim", cold=True, timeout_s=240)
+@check("storage.trim", cold=True, timeout_s=240, defect=True)
 def test_discarded_space_is_given_back(guest: Guest, machine: Machine, measured: Measurements) -> None:
     """Catches discard that is not offered, is ignored, or stops halfway to the backing file."""
     linux.require_tools(guest, "blkdiscard")

@@ -12,7 +12,7 @@ NO_CLOCKS = ("jiffies", "refined-jiffies")
 READINGS = 400
 
 
-@check("time.clocksource", level="smoke")
+@check("time.clocksource", level="smoke", defect=True)
 def test_a_real_clock_is_in_use(guest: Guest, hypervisor: Hypervisor) -> None:
     """Catches a guest that counts ticks because every clock was missing or found unstable."""
     current, offered = guest.check(

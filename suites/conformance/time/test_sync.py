@@ -51,7 +51,7 @@ def _seconds(text: str) -> float:
     return float(f"{whole}.{fraction}") if fraction.isdigit() else float(whole or "0")
 
 
-@check("time.sync", level="smoke")
+@check("time.sync", level="smoke", defect=True)
 def test_clock_is_right(guest: Guest, measured: Measurements) -> None:
     """Catches a guest that lives in another time: a wrong hardware clock, or one still standing at a saved moment."""
     reading = _best(guest, _clock(guest))
@@ -63,7 +63,7 @@ def test_clock_is_right(guest: Guest, measured: Measurements) -> None:
     )
 
 
-@check("time.sync")
+@check("time.sync", defect=True)
 def test_clock_goes_at_the_right_speed(guest: Guest, measured: Measurements) -> None:
     """Catches clocks that drift more than time synchronisation could ever correct."""
     clock = _clock(guest)
@@ -80,7 +80,7 @@ def test_clock_goes_at_the_right_speed(guest: Guest, measured: Measurements) -> 
     assert abs(drift) - error <= DRIFT_PPM, f"the clock drifts {drift:+.0f} ppm (+- {error:.0f}); allowed {DRIFT_PPM:g}"
 
 
-@check("time.sync", cold=True)
+@check("time.sync", cold=True, defect=True)
 def test_hardware_clock_is_right(guest: Guest, measured: Measurements) -> None:
     """Catches a hardware clock in local time or at a wrong date: every boot would begin there."""
     linux.settle(guest)

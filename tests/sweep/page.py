@@ -24,6 +24,9 @@ compares it with an undisturbed one.
   (with the processes go their ports, network names and locks), no machine, no half-made image, copy, report or site,
   no seed with its private key, no temporary file, every lock free.
 - *Everything* kills all processes of the run in one go, as a power cut would.
+
+Moments are drawn evenly over the run, so a phase is hit as often as it is long; what has no row was not hit. A table
+counts the kills that were made, no more: the sweep goes on where it was when it is called with a larger `--kills`.
 """
 
 

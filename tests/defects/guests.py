@@ -248,14 +248,11 @@ DEFECTS = (
         collateral={"agent.customization": "after a reboot the machine-id is not the one given"},
     ),
     Defect(
-        name="reboot-without-shutdown",
-        what="A reboot resets the processor at once.",
-        breaks=("boot.reboot",),
-        says="did not unmount",
-        script="""
-        rm /usr/bin/reboot && printf '#!/bin/sh\\necho b >/proc/sysrq-trigger\\n' >/usr/bin/reboot
-        chmod 755 /usr/bin/reboot && sync
-        """,
+        name="root-not-unmounted",
+        what="Going down, the guest leaves its root file system mounted.",
+        breaks=("boot.reboot", "lifecycle.shutdown"),
+        says="did not unmount|was not unmounted",
+        script="rm /usr/bin/umount && printf '#!/bin/sh\\n' >/usr/bin/umount && chmod 755 /usr/bin/umount && sync",
     ),
     Defect(
         name="processor-computes-wrong",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 
 from lab import process
 from lab.errors import HypervisorRefused, LabError, NotSupported
@@ -23,6 +24,7 @@ from lab.hypervisors._qemu_store import Directory, Mark, require_space
 
 # virtio-blk's serial number has 20 bytes (virtio 1.2, 5.2.6.1), and the name is also part of a file's name.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,19}")
+_RELEASE_S = 30.0
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
@@ -56,11 +58,24 @@ def detach_disk(directory: Directory, name: str) -> None:
 
 
 def _forget_disk(directory: Directory, monitor: Monitor, plugged: Plugged) -> None:
-    nodes = monitor.command("query-named-block-nodes", {"flat": True})
-    if any(node["node-name"] == plugged.node for node in nodes):
-        monitor.command("blockdev-del", {"node-name": plugged.node})
+    # A SCSI disk is gone from the bus before the guest's last commands to it have ended.
+    released = partial(_release, monitor, plugged.node)
+    monitor.until(released, what=f"QEMU to let go of disk {plugged.name}", timeout_s=_RELEASE_S)
     directory.plugged(plugged.name).unlink(missing_ok=True)
     directory.change(disks=_without(directory.read().disks, plugged.name))
+
+
+def _release(monitor: Monitor, node: str) -> bool:
+    nodes = monitor.command("query-named-block-nodes", {"flat": True})
+    if all(known["node-name"] != node for known in nodes):
+        return True
+    try:
+        monitor.command("blockdev-del", {"node-name": node})
+    except HypervisorRefused as reason:
+        if "is in use" in reason.what:
+            return False
+        raise
+    return True
 
 
 def attach_nic(directory: Directory, name: str, mac: str, *, shared: str = "") -> None:

@@ -119,16 +119,15 @@ def test_a_destination_that_dies_leaves_the_machine_where_it_was(ticker: Any, mo
         arriving = given[1].running()
         os.kill(arriving.pid, signal.SIGKILL)
 
-    monkeypatch.setattr(_qemu_mirror, "begin", dies)
-
-    with pytest.raises(HypervisorRefused):
-        machine.migrate_live("second", with_storage=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(_qemu_mirror, "begin", dies)
+        with pytest.raises(HypervisorRefused):
+            machine.migrate_live("second", with_storage=True)
 
     assert machine.place() == "first"
     assert processes(machine) == [before.pid]
     ticker.counts_on()
     assert ticker.stumbles() == []
-    monkeypatch.undo()
     machine.migrate_live("second", with_storage=True)
     ticker.counts_on()
 

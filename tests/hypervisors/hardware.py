@@ -37,10 +37,8 @@ WITHIN_S = 60.0
 _B, _U = Firmware.BIOS, Firmware.UEFI
 HARDWARE = (
     Profile("pc, BIOS, virtio", _B, "pc", "virtio", "virtio", 1, 256, 2, 512),
-    Profile("pc, UEFI, virtio", _U, "pc", "virtio", "virtio", 1, 256, 2, 512),
     Profile("q35, BIOS, virtio", _B, "q35", "virtio", "virtio", 1, 256, 2, 512),
     Profile("q35, UEFI, virtio", _U, "q35", "virtio", "virtio", 1, 256, 2, 512),
-    Profile("q35, BIOS, SATA, e1000e", _B, "q35", "sata", "e1000e", 1, 256, 2, 512),
     Profile("q35, BIOS, pvscsi, vmxnet3", _B, "q35", "pvscsi", "vmxnet3", 1, 256, 2, 512),
     Profile("q35, BIOS, NVMe", _B, "q35", "nvme", "virtio", 1, 256, 2, 512),
 )
@@ -192,7 +190,9 @@ def move_disks(tried: Tried) -> None:
 
 def resize(tried: Tried) -> None:
     tried.machine.resize_data_disk(96)
-    tried.sees("cat /sys/block/*/size", lambda said: str(96 << 11) in said.split(), "the larger disk")
+    # A guest looks at a SCSI disk again when it is told to.
+    again = "for disk in /sys/block/sd*/device/rescan; do [ ! -e $disk ] || echo 1 >$disk; done"
+    tried.sees(f"{again}; cat /sys/block/*/size", lambda said: str(96 << 11) in said.split(), "the larger disk")
 
 
 def panic(tried: Tried) -> None:
@@ -294,7 +294,11 @@ def table(results: Mapping[str, Mapping[str, str]], version: str) -> str:
             "",
             "<!-- Written by `python -m tests.hypervisors.hardware --write`. -->",
             "",
-            f"Tried with {version} in software emulation and the smallest guest (jeos), each from inside the guest.",
+            f"Tried with {version} in software emulation and the smallest guest (jeos), each from inside.",
+            "The profiles of the inventory are made of these. jeos has no driver for AHCI and cannot boot from SATA.",
+            "With a guest of one sector that writes and counts, sleep, snapshots, both migrations, processors,",
+            "memory and cards were tried on SATA with e1000e on both chipsets. All worked but plugging a disk in and",
+            "out, which QEMU's AHCI controller does not take.",
             "",
             *head,
             *rows,
@@ -305,10 +309,14 @@ def table(results: Mapping[str, Mapping[str, str]], version: str) -> str:
     )
 
 
+def _results() -> dict[str, dict[str, str]]:
+    known: dict[str, dict[str, str]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    return known
+
+
 def main(arguments: Sequence[str]) -> None:
     """Try the named hardware, or all; keep what was found; with --write, write the page."""
     wanted = [argument for argument in arguments if not argument.startswith("--")]
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory(prefix="lab-hardware-") as folder:
         os.environ["XDG_STATE_HOME"] = folder
         with qemu.connect("hardware", qemu.Settings(accelerator="tcg")) as host:
@@ -322,9 +330,10 @@ def main(arguments: Sequence[str]) -> None:
                         found[name] = said
                         sys.stdout.write(f"{profile.name}: {name}: {said}\n")
                         sys.stdout.flush()
-                results[profile.name] = found
-                RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+                # Several of these may run side by side.
+                RESULTS.write_text(json.dumps({**_results(), profile.name: found}, indent=1) + "\n")
     if "--write" in arguments:
+        results = _results()
         order = [profile.name for profile in HARDWARE if profile.name in results]
         PAGE.write_text(table({name: results[name] for name in order}, version))
 

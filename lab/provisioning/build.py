@@ -26,6 +26,8 @@ from lab.provisioning.recipes import Recipe
 Progress = Callable[[str], None]
 _TIMEOUT_S = 1800.0
 _SHOWN_LINES = 12
+# What of mmdebstrap's account says how far it is; the rest is in the error when it fails.
+_STEPS = ("running apt-get", "downloading packages", "extracting archives", "installing ")
 _SPACE_HINT = "free some space (`lab images list` shows what the cache holds), or point XDG_CACHE_HOME at a larger disk"
 
 
@@ -184,8 +186,9 @@ def _follow(started: subprocess.Popen[bytes], lines: list[str], progress: Progre
         line = raw.decode(errors="replace").rstrip()
         del lines[:-200]
         lines.append(line)
-        if line.startswith(("I: ", "lab: ")):
-            progress(line.partition(": ")[2])
+        speaker, _, step = line.partition(": ")
+        if speaker == "lab" or (speaker == "I" and step.startswith(_STEPS)):
+            progress(step)
 
 
 def _end_group(started: subprocess.Popen[bytes]) -> None:

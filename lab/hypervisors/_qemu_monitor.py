@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 
 from lab import waiting
 from lab.errors import HypervisorRefused, MissingExtra
+from lab.hypervisors import _qemu_socket
 
 T = TypeVar("T")
 _TURN_S = 60.0  # another process may be taking a snapshot
@@ -99,7 +99,7 @@ def talk(directory: Path) -> Iterator[Monitor]:
     client = QMPClient("lab")
     try:
         try:
-            connection = _connect(directory)
+            connection = _qemu_socket.connect(directory, "qmp.sock")
             loop.run_until_complete(asyncio.wait_for(client.connect(connection), _TURN_S))
         except (QMPError, OSError, EOFError) as reason:
             raise MonitorLost(f"QEMU's monitor in {directory} does not answer: {reason}") from reason
@@ -113,17 +113,3 @@ def talk(directory: Path) -> Iterator[Monitor]:
                 logging.getLogger(__name__).debug("disconnect: %s", reason)
     finally:
         loop.close()
-
-
-def _connect(directory: Path) -> socket.socket:
-    # An address of a UNIX socket has 107 bytes (unix(7)) and a machine's path may have more.
-    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.connect(f"/proc/self/fd/{opened}/qmp.sock")
-    except OSError:
-        connection.close()
-        raise
-    finally:
-        os.close(opened)
-    return connection

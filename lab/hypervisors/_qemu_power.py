@@ -241,7 +241,8 @@ def _start_error(directory: Directory, running: Running) -> LabError:
         return LabDiskFull(what, hint="free some space and run again")
     if "cannot set up guest memory" in said or "Cannot allocate memory" in said:
         return LabBusy(f"this machine has not enough free memory: {said}", hint="run fewer cells at once")
-    return HypervisorRefused(what)
+    # Nobody but the system, out of memory, or a person ends a program so.
+    return MachineVanished(what) if "(signal 9)" in said else HypervisorRefused(what)
 
 
 def _last_words(directory: Directory, running: Running) -> str:

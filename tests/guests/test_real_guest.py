@@ -170,7 +170,9 @@ def test_a_panic_is_told_from_a_program_that_prints_one(booted: Booted) -> None:
     words = "Kernel panic - not syncing: only words"
     guest.check("sh", "-c", f"echo '{words}' >/dev/console; echo '<2>{words}' >/dev/kmsg; echo '<2>later' >/dev/kmsg")
     waiting.until(
-        lambda: booted.machine.console().count(words.encode()) >= 2, what="the words on the console", timeout_s=60
+        lambda: booted.machine.console().count(words.encode()) >= 2 and b"] later" in booted.machine.console(),
+        what="the words on the console, and what the kernel said behind them",
+        timeout_s=60,
     )
     assert triage.triage(booted.machine.console()).failure_class == "none"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.contracts import Firmware, Image, MachineSpec, Owner, Profile, Realness
-from lab.errors import HostError, HypervisorRefused, ImageError, LabDiskFull, MissingTool
+from lab.errors import HostError, HypervisorRefused, ImageError, LabDiskFull, MachineVanished, MissingTool
 from lab.hypervisors import _qemu_accelerator as accelerator
 from lab.hypervisors import _qemu_host, _qemu_power, qemu
 from lab.hypervisors._qemu_host import QemuHost
@@ -115,7 +115,7 @@ def test_a_missing_image_is_named_before_anything_is_made(qemu_host: QemuHost, t
             HypervisorRefused,
             r"QEMU ended while starting: something else .*status 3",
         ),
-        ("kill -9 $$", HypervisorRefused, r"QEMU ended while starting: it said nothing \(signal 9\)"),
+        ("kill -9 $$", MachineVanished, r"QEMU ended while starting: it said nothing \(signal 9\)"),
         ("yes noise | head -c 3000000 >&2; exit 1", HypervisorRefused, "noise"),
     ],
 )

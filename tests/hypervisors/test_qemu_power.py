@@ -17,7 +17,7 @@ import pytest
 from lab import process, waiting
 from lab.contracts import Machine, MachineSpec, MachineState, Profile
 from lab.errors import HypervisorRefused, LabBusy, LabDiskFull, MachineVanished, WaitedTooLong
-from lab.hypervisors import _qemu_keeper, _qemu_ports, _qemu_store, qemu
+from lab.hypervisors import _qemu_host, _qemu_keeper, _qemu_ports, _qemu_store, qemu
 from lab.hypervisors._qemu_host import QemuHost
 from lab.hypervisors._qemu_machine import QemuMachine
 
@@ -200,7 +200,7 @@ def test_a_restart_keeps_its_port(qemu_host: QemuHost, sector: Sector) -> None:
 def test_a_full_disk_is_told_before_a_machine_is_made(
     qemu_host: QemuHost, sector: Sector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qemu, "_NEEDED_BYTES", 1 << 60)
+    monkeypatch.setattr(_qemu_host, "_NEEDED_BYTES", 1 << 60)
 
     with pytest.raises(LabDiskFull, match=r"machine one needs \d+ MiB below .*, \d+ MiB are free"):
         qemu_host.create(sector("idle"))

@@ -26,7 +26,7 @@ def _without_guests(contract: type) -> type:
     needs = {
         name: None
         for name, test in inspect.getmembers(contract, inspect.isfunction)
-        if name.startswith("test_") and {"booted", "keeper"} & set(inspect.signature(test).parameters)
+        if name.startswith("test_") and {"booted", "keeper", "log_in"} & set(inspect.signature(test).parameters)
     }
     return type("HypervisorContractWithoutGuests", (contract,), needs)
 

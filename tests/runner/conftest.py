@@ -59,6 +59,8 @@ class Lab:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # A shell starts what runs in the background without Ctrl-C, and these tests may run there.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         self._started.append(started)
         return started

@@ -12,6 +12,10 @@ from pathlib import Path
 from lab import process
 
 _OWNED = re.compile(r"interop-lab-(\d+)\.(\d+)")
+# An address of a UNIX socket has 107 bytes (unix(7)). Ours takes 32 of them for the folder of a process, and
+# multiprocessing 34 for "/pymp-........" and "/listener-........" below it.
+_LONGEST_BASE = 40
+_SHORT_BASE = Path("/tmp")  # noqa: S108 - the folder in it is made with mkdir, for this user alone
 
 
 def prepare() -> None:
@@ -20,7 +24,7 @@ def prepare() -> None:
     By itself it makes one that only its own end removes, and a process that is killed has no such end.
     Raises `LabDiskFull`, `CommandFailed`.
     """
-    base = Path(tempfile.gettempdir())
+    base = _base()
     folder = base / f"interop-lab-{os.getpid()}.{process.start_time(os.getpid())}"
     if folder.exists():
         return
@@ -36,6 +40,12 @@ def prepare() -> None:
         util.get_temp_dir()  # it is made once for a process and kept
     finally:
         tempfile.tempdir = before
+
+
+def _base() -> Path:
+    """The user's folder for temporary files, unless its name is too long for a socket in it."""
+    wanted = Path(tempfile.gettempdir())
+    return wanted if len(os.fsencode(wanted)) <= _LONGEST_BASE else _SHORT_BASE
 
 
 def _clear_dead(base: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from lab import waiting
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
-_LIMIT_S = 600.0
+_LIMIT_S = 180.0
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def page(rows: Sequence[Row]) -> str:
 
 
 def _versions() -> Iterator[str]:
-    yield f"Linux {platform.release()}"
+    yield f"Linux {platform.release().partition('-')[0]}"
     yield f"Python {platform.python_version()}"
     yield from (f"{name} {importlib.metadata.version(name)}" for name in ("pytest", "paramiko"))
     for line, pattern in (

@@ -33,13 +33,11 @@ def opened(inventory_path: Path, cell_name: str, directory: str | None) -> Itera
     """
     inventory = load(inventory_path)
     cell = Cell.parse(cell_name)
-    for kind, name, known in (
-        ("host", cell.host, inventory.hosts),
-        ("guest", cell.guest, inventory.guests),
-        ("profile", cell.profile, inventory.profiles),
-    ):
-        if name not in known:
-            raise ConfigurationError(f"{inventory_path} has no {kind} {name!r}; it has {', '.join(sorted(known))}")
+    lacking = inventory.lacks(cell)
+    if lacking is not None:
+        raise ConfigurationError(
+            f"{inventory_path} has no {lacking.kind} {lacking.name!r}; it has {', '.join(sorted(lacking.known))}"
+        )
     now = datetime.now(UTC)
     run = layout.new_run_id(now)
     paths = layout.RunLayout(

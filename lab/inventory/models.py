@@ -256,6 +256,15 @@ def matches(glob: str, name: str) -> bool:
 
 
 @dataclass(frozen=True)
+class Lacking:
+    """A name that an inventory does not have."""
+
+    kind: str  # "host", "guest", "profile"
+    name: str
+    known: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Inventory:
     """Everything a person wrote down about a lab, checked."""
 
@@ -271,6 +280,17 @@ class Inventory:
         profile = self.profiles[cell.profile]
         least = self.guests[cell.guest].memory_mib
         return profile if least is None or least <= profile.memory_mib else replace(profile, memory_mib=least)
+
+    def lacks(self, cell: Cell) -> Lacking | None:
+        """The first part of a cell that this inventory does not have."""
+        for kind, name, known in (
+            ("host", cell.host, self.hosts),
+            ("guest", cell.guest, self.guests),
+            ("profile", cell.profile, self.profiles),
+        ):
+            if name not in known:
+                return Lacking(kind, name, tuple(known))
+        return None
 
     def only(self, cell: Cell) -> Inventory:
         """The part that one cell needs, small enough to send to another process."""

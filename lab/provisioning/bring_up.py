@@ -29,7 +29,7 @@ from lab.guests.guest import Guest
 from lab.guests.identity import Identity
 from lab.inventory.models import GuestEntry, Host, Inventory
 from lab.provisioning import evidence, images, keys, seed
-from lab.provisioning.first_login import log_in, log_in_to_clone
+from lab.provisioning.first_login import GuestMaker, log_in, log_in_to_clone
 
 _log = log.get(__name__)
 
@@ -273,20 +273,8 @@ class CellSession:
             # Only later speed is lost. If the machine itself suffered, the first check says so.
             _log.warning("warm.not_saved", cell=self.cell, key=key, reason=reason)
 
-    def _guest_maker(self, machine: Machine) -> Callable[[SshLogin, float], Guest]:
-        from lab.guests.channels import ssh
-
-        def make(login: SshLogin, timeout_s: float) -> Guest:
-            channel = ssh.connect(machine.endpoint(self.entry.channel.port), login, timeout_s=timeout_s)
-            return Guest(
-                cell=self.cell,
-                hypervisor=self.hypervisor,
-                machine=machine,
-                channel=channel,
-                family=self.entry.family,
-            )
-
-        return make
+    def _guest_maker(self, machine: Machine) -> GuestMaker:
+        return guest_maker(self.cell, self.entry.family, self.hypervisor, machine, self.entry.channel.port)
 
     def _login(self, identity: Identity) -> SshLogin:
         return SshLogin(self.entry.channel.user, keys.client_key().private, identity.host_key_public)
@@ -298,6 +286,17 @@ class CellSession:
             yield
         finally:
             self.phases[name] = self.phases.get(name, 0.0) + time.monotonic() - start
+
+
+def guest_maker(cell: Cell, family: str, hypervisor: Hypervisor, machine: Machine, port: int) -> GuestMaker:
+    """What logs in to that machine over SSH and makes it a guest."""
+    from lab.guests.channels import ssh
+
+    def make(login: SshLogin, timeout_s: float) -> Guest:
+        channel = ssh.connect(machine.endpoint(port), login, timeout_s=timeout_s)
+        return Guest(cell=cell, hypervisor=hypervisor, machine=machine, channel=channel, family=family)
+
+    return make
 
 
 def _plain(value: object) -> object:

@@ -13,10 +13,13 @@ from pathlib import Path
 from lab import hypervisors, log, process
 from lab.contracts import Capability, Cell, Hypervisor, Machine, MachineState, Owner, SshLogin, TakesScreenshots
 from lab.errors import ConfigurationError, GuestError, LabError, MachineVanished, NotSupported, NotUp
-from lab.guests import triage
+from lab.guests import claims, triage
+from lab.guests.channels import ssh
+from lab.guests.triage import Triage
 from lab.inventory.models import Inventory
 from lab.provisioning import keys
-from lab.provisioning.bring_up import CellSession, open_session
+from lab.provisioning.bring_up import CellSession, guest_maker, open_session
+from lab.provisioning.first_login import PROBE_TIMEOUT_S, log_in
 from lab.runner import kept, reap
 from lab.runner.kept import Document, Place
 
@@ -61,13 +64,11 @@ class Found:
 def spot(inventory: Inventory, name: str, written: str) -> Spot:
     """The cell of that name. Raises `ConfigurationError` for what is not in the inventory."""
     cell = Cell.parse(name)
-    for kind, wanted, known in (
-        ("host", cell.host, inventory.hosts),
-        ("guest", cell.guest, inventory.guests),
-        ("profile", cell.profile, inventory.profiles),
-    ):
-        if wanted not in known:
-            raise ConfigurationError(f'{cell}: there is no {kind} "{wanted}"', hint=f"known: {', '.join(known)}")
+    lacking = inventory.lacks(cell)
+    if lacking is not None:
+        raise ConfigurationError(
+            f'{cell}: there is no {lacking.kind} "{lacking.name}"', hint=f"known: {', '.join(lacking.known)}"
+        )
     return Spot(inventory, cell, written)
 
 
@@ -159,16 +160,8 @@ def _document(at: Spot, session: CellSession) -> Document:
 
 
 def _start(at: Spot, it: Found) -> None:
-    from lab.guests.channels import ssh
-    from lab.guests.guest import Guest
-    from lab.provisioning.first_login import log_in
-
     entry = at.inventory.guests[at.cell.guest]
-
-    def make(login: SshLogin, timeout_s: float) -> Guest:
-        channel = ssh.connect(it.machine.endpoint(it.document.port), login, timeout_s=timeout_s)
-        return Guest(cell=at.cell, hypervisor=it.hypervisor, machine=it.machine, channel=channel, family=entry.family)
-
+    make = guest_maker(at.cell, entry.family, it.hypervisor, it.machine, it.document.port)
     it.machine.start()
     login = SshLogin(it.document.user, keys.client_key().private, it.document.host_key)
     log_in(it.machine, it.document.port, make, login, timeout_s=entry.boot_timeout_s).close()
@@ -211,12 +204,12 @@ def require_well(at: Spot, it: Found) -> None:
     """Raise what happened to the guest when it does not run any more: its console's last words, and whose fault."""
     state = it.machine.state()
     console = it.machine.console()
-    read = triage.triage(console)
-    if state is MachineState.RUNNING and read.failure_class != "kernel-panic":
+    read = _weighed(it, state, triage.triage(console))
+    if state is MachineState.RUNNING and read.failure_class != claims.PANIC:
         return
     hint = f"{at.command('console')} shows all of it; {at.command('down')} puts it away"
     said = "".join(f"\n  | {line}" for line in triage.last_lines(console)) or " nothing"
-    if read.failure_class == "kernel-panic" or state is MachineState.CRASHED:
+    if read.failure_class == claims.PANIC or state is MachineState.CRASHED:
         cause = read.cause or "its kernel gave up"
         raise GuestError(
             f"{at.cell} has died: {cause} (blame: {read.blame}); its console's last lines:{said}", hint=hint
@@ -226,6 +219,16 @@ def require_well(at: Spot, it: Found) -> None:
     if state is MachineState.STOPPED:
         raise NotUp(f"{at.cell} is powered off", hint=f"{at.command('up')} starts it again")
     raise NotUp(f"{at.cell} is {state}", hint=f"whoever did that has to undo it, or {at.command('down')}")
+
+
+def _weighed(it: Found, state: MachineState, read: Triage) -> Triage:
+    """What the console told, beside what hypervisor and network prove: any program of the guest can write a panic."""
+    crashed = state is MachineState.CRASHED
+    if read.failure_class != claims.PANIC or crashed:
+        return claims.weighed(read, crashed=crashed, answer=ssh.Answer.SILENT)
+    runs = state is MachineState.RUNNING
+    answer = ssh.probe(it.machine.endpoint(it.document.port), timeout_s=PROBE_TIMEOUT_S) if runs else ssh.Answer.SILENT
+    return claims.weighed(read, crashed=False, answer=answer)
 
 
 def ssh_command(at: Spot, it: Found, words: tuple[str, ...], *, tty: bool) -> list[str]:

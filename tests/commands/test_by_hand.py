@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from lab.contracts import Capability, Machine, MachineState, SshLogin
+from lab.contracts import Capability, Endpoint, Machine, MachineState, SshLogin
 from lab.errors import ExitCode, LabDiskFull
 from lab.hypervisors import simulated
+from lab.hypervisors._simulated_machine import SimulatedMachine
 from lab.runner import by_hand
 from lab.runner.kept import Document, Place
 from tests.commands.made import Call, Made
@@ -237,6 +240,36 @@ def test_a_guest_that_panicked_meanwhile_says_its_last_words_and_whose_fault_it_
         "  | Kernel panic - not syncing: Attempted to kill init! exitcode=0x0000000b\n"
         f"  -> lab console {made.folder} {cell} shows all of it; lab down {made.folder} {cell} puts it away\n"
     )
+
+
+@pytest.fixture
+def forged(made: Made) -> Made:
+    """A running guest, one of whose programs has written a kernel's last words to the console."""
+    made.keep("no-ssh/thing/pc")
+    (console,) = Path(os.environ["XDG_STATE_HOME"]).rglob("console")
+    with console.open("ab") as file:
+        file.write(b"[    1.000000] Linux version 6.1.0\n[   99.000000] Kernel panic - not syncing: forged\n")
+    return made
+
+
+def test_a_panic_that_only_the_console_claims_locks_nobody_out_of_a_guest_that_greets(
+    forged: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = forged.spot("no-ssh/thing/pc")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        greeting = threading.Thread(target=lambda: server.accept()[0].sendall(b"SSH-2.0-lives\r\n"), daemon=True)
+        greeting.start()
+        answers = Endpoint("127.0.0.1", server.getsockname()[1])
+        monkeypatch.setattr(SimulatedMachine, "endpoint", lambda machine, port: answers)
+        with by_hand.found(at) as it:
+            by_hand.require_well(at, it)
+
+
+def test_a_panic_that_only_the_console_claims_is_believed_of_a_guest_that_is_silent(forged: Made, call: Call) -> None:
+    status, _, err = call("ssh", forged.folder, "no-ssh/thing/pc")
+
+    assert status == ExitCode.PRODUCT_FAILED
+    assert err.startswith("lab: no-ssh/thing/pc has died: kernel panic: forged (blame: ")
 
 
 def test_a_machine_that_ended_unasked_says_its_last_words(made: Made, call: Call) -> None:

@@ -31,6 +31,7 @@ from lab.hypervisors._qemu_monitor import Monitor, MonitorLost, talk
 from lab.hypervisors._qemu_store import Directory, Mark, Running
 
 START_LIMIT_S = 60.0
+_CLOSING_S = 5.0
 _KEEPER = Path(__file__).with_name("_qemu_keeper.py")
 _PACKAGES = {
     "qemu-img": "qemu-utils",
@@ -168,9 +169,15 @@ def launch(
         # The ports of the last start are somebody else's now: any others will do.
         mark = directory.change(forwards=dict.fromkeys(mark.forwards, 0))
         _launch(directory, (*_line(mark, directory, alter), *extra), incoming)
-    with talk(directory.here) as monitor:
-        directory.change(forwards=ports.told(monitor))
-        networks.join_all(directory, monitor)
+    try:
+        with talk(directory.here) as monitor:
+            directory.change(forwards=ports.told(monitor))
+            networks.join_all(directory, monitor)
+    except MonitorLost:
+        # A guest that has powered off before we could ask did start.
+        if not _ends(directory) or state(directory) is not MachineState.STOPPED:
+            require_up(directory)
+            raise
     _log.info("machine.started", machine=mark.spec.name, directory=directory.path, incoming=incoming)
 
 
@@ -309,10 +316,19 @@ def _status(directory: Directory) -> str | None:
         with talk(directory.here) as monitor:
             return monitor.status()
     except MonitorLost:
-        running = directory.running()
-        if running is None or not running.is_alive():
+        if _ends(directory):
             return None
         raise
+
+
+def _ends(directory: Directory) -> bool:
+    """Whether QEMU has ended, or does now: it closes its sockets a moment before its process is gone."""
+    running = directory.running()
+    try:
+        waiting.until(lambda: running is None or not running.is_alive(), what="QEMU to end", timeout_s=_CLOSING_S)
+    except WaitedTooLong:
+        return False
+    return True
 
 
 @contextmanager
@@ -323,7 +339,8 @@ def monitor_of(directory: Directory) -> Iterator[Monitor]:
         with talk(directory.here) as monitor:
             yield monitor
     except MonitorLost:
-        require_up(directory)
+        if _ends(directory):
+            require_up(directory)
         raise
 
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from lab import locations, process
+from lab import locations, log, process
 from lab.contracts import Firmware, Image, MachineSpec, Owner, Profile
 from lab.errors import HypervisorRefused
 
+T = TypeVar("T")
 MARK = "machine.json"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_log = log.get(__name__)
 
 
 def of_host(driver: str, host: str) -> Path:
@@ -37,6 +39,15 @@ def marked(driver: str, host: str) -> Iterator[Path]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if is_marked(path):
             yield path
+
+
+def every(driver: str, host: str, read: Callable[[Path], T]) -> Iterator[tuple[Path, T]]:
+    """What `read` makes of every marked directory of a host; a mark that cannot be read is told in the log."""
+    for path in marked(driver, host):
+        try:
+            yield path, read(path)
+        except (ValueError, KeyError, TypeError) as reason:
+            _log.warning("machine.unreadable", path=path, reason=reason)
 
 
 def is_marked(path: Path) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lab import log, process
+from lab import process
 from lab.contracts import MachineSpec
 from lab.errors import LabDiskFull
 from lab.hypervisors import _machine_directory as files
@@ -20,7 +20,6 @@ PLACES: Mapping[str, str] = {
     "": "first",
     "second": "second",
 }  # folders of a machine's directory, and what they are called
-_log = log.get(__name__)
 
 
 @dataclass(frozen=True)
@@ -224,12 +223,8 @@ def directory_of(host: str, machine: str) -> Directory:
 
 def every(host: str) -> Iterator[tuple[Mark, Directory]]:
     """Every machine of a host, those of dead controllers too, by name."""
-    for path in files.marked(_DRIVER, host):
-        directory = Directory(path)
-        try:
-            yield directory.read(), directory
-        except (ValueError, KeyError, TypeError) as reason:
-            _log.warning("machine.unreadable", path=path, reason=reason)
+    for path, mark in files.every(_DRIVER, host, lambda path: Directory(path).read()):
+        yield mark, Directory(path)
 
 
 def require_space(path: Path, needed_bytes: int, what: str) -> None:

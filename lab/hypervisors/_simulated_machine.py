@@ -43,9 +43,13 @@ def make(host: str, spec: MachineSpec, fault: str) -> SimulatedMachine:
 
 def every(host: str) -> Iterator[SimulatedMachine]:
     """Every machine of a host, those of dead controllers too, by name."""
-    for path in files.marked(_DRIVER, host):
-        mark = files.read_mark(path)
-        yield SimulatedMachine(path, files.spec_of(mark["spec"]), mark["fault"])
+    for _, machine in files.every(_DRIVER, host, _of_mark):
+        yield machine
+
+
+def _of_mark(folder: Path) -> SimulatedMachine:
+    mark = files.read_mark(folder)
+    return SimulatedMachine(folder, files.spec_of(mark["spec"]), mark["fault"])
 
 
 class SimulatedMachine:

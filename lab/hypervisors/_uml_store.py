@@ -10,14 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import log, process
+from lab import process
 from lab.contracts import MachineSpec
 from lab.hypervisors import _machine_directory as files
 from lab.hypervisors import _uml_console as console
 from lab.hypervisors import _uml_warden as warden
 
 _DRIVER = "uml"
-_log = log.get(__name__)
 
 
 @dataclass(frozen=True)
@@ -180,12 +179,8 @@ def directory_of(host: str, machine: str) -> Directory:
 
 def every(host: str) -> Iterator[tuple[Mark, Directory]]:
     """Every machine of a host, those of dead controllers too, by name."""
-    for path in files.marked(_DRIVER, host):
-        directory = Directory(path)
-        try:
-            yield directory.read(), directory
-        except (ValueError, KeyError, TypeError) as reason:
-            _log.warning("machine.unreadable", path=path, reason=reason)
+    for path, mark in files.every(_DRIVER, host, lambda path: Directory(path).read()):
+        yield mark, Directory(path)
 
 
 def _mark_of(content: Mapping[str, Any]) -> Mark:

@@ -84,13 +84,7 @@ def run_checks(  # noqa: PLR0913 - the runner's one call, everything by name
     where = Where(run=run, attempt=attempt, suites=suites, directory=session.directory)
     cell_run = CellRun(session, known, where, wanted=frozenset(checks), progress=progress)
     status = _pytest(suites, checks, cell_run)
-    if cell_run.fault is not None:
-        raise cell_run.fault
-    if cell_run.interrupted:
-        raise KeyboardInterrupt
-    cell_run.write_missing(f"pytest ended with status {status}")
-    if cell_run.fault is not None:
-        raise cell_run.fault
+    cell_run.conclude(status)
     return status
 
 

@@ -333,6 +333,19 @@ class CellRun:
         except LabError as reason:
             self.fault = reason
 
+    def conclude(self, status: int) -> None:
+        """After pytest has ended with that status: raise what went wrong, and let no wanted check be without a record.
+
+        Raises `LabDiskFull` and `RunError` when a record cannot be written, and `KeyboardInterrupt` when interrupted.
+        """
+        if self.fault is not None:
+            raise self.fault
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.write_missing(f"pytest ended with status {status}")
+        if self.fault is not None:
+            raise self.fault
+
     def write_missing(self, usual: str) -> None:
         """A record for every wanted check that pytest did not run: its file cannot be imported, or it is not there."""
         for name in sorted(set(self._wanted or ()) - self._done.keys()):

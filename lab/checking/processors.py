@@ -7,8 +7,13 @@ import time
 
 from lab import waiting
 from lab.checking import linux
+from lab.contracts import HotplugsCpus
 from lab.guests.guest import Guest
 
+BY_ITSELF_S = 15.0
+"""How long a guest has to switch on by itself what was plugged in."""
+
+_SEEN_WITHIN_S = 60.0
 _WORK_MIB = 1
 _LINE = "interop-lab\n"
 _SIZE = _WORK_MIB << 20
@@ -25,7 +30,15 @@ def present(guest: Guest) -> tuple[int, ...]:
     return _numbers(guest.check("cat", "/sys/devices/system/cpu/present"))
 
 
-def switch_on(guest: Guest, *, patience_s: float) -> int:
+def plug(guest: Guest, plugs: HotplugsCpus, count: int) -> None:
+    """Plug in up to that many; returns when the guest sees them. Raises `WaitedTooLong` when it does not."""
+    plugs.set_vcpus(count)
+    waiting.until(
+        lambda: len(present(guest)) == count, what=f"the guest to see {count} processors", timeout_s=_SEEN_WITHIN_S
+    )
+
+
+def switch_on(guest: Guest, *, patience_s: float = BY_ITSELF_S) -> int:
     """Give the guest time to use what is present; then switch the rest on as an operator would: how many those were."""
     deadline = time.monotonic() + patience_s
     while (idle := set(present(guest)) - set(online(guest))) and time.monotonic() < deadline:

@@ -113,13 +113,7 @@ def run_checks(
             status = int(pytest.main([*arguments, str(_FILE)], plugins=[plugin]))
     finally:
         _remove_what_is_left(session)
-    if cell_run.fault is not None:
-        raise cell_run.fault
-    if cell_run.interrupted:
-        raise KeyboardInterrupt
-    cell_run.write_missing(f"pytest ended with status {status}")
-    if cell_run.fault is not None:
-        raise cell_run.fault
+    cell_run.conclude(status)
     return status
 
 

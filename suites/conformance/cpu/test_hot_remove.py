@@ -16,7 +16,6 @@ from lab.suite import (
 )
 
 WITHIN_S = 60.0
-BY_ITSELF_S = 15.0
 FOLDER = "/tmp/lab-pinned"
 
 
@@ -29,13 +28,8 @@ def test_removed_processor_leaves_its_work_behind(guest: Guest, machine: Machine
     plugs = who_can(machine, HotplugsCpus)
     linux.settle(guest)
     linux.require_tools(guest, "taskset")
-    plugs.set_vcpus(profile.max_vcpus)
-    waiting.until(
-        lambda: len(processors.present(guest)) == profile.max_vcpus,
-        what=f"the guest to see {profile.max_vcpus} processors",
-        timeout_s=WITHIN_S,
-    )
-    processors.switch_on(guest, patience_s=BY_ITSELF_S)
+    processors.plug(guest, plugs, profile.max_vcpus)
+    processors.switch_on(guest)
     last = max(processors.online(guest))
     # Bound to the processor that goes; a kernel that takes it away must let the process run elsewhere.
     loop = f"i=0; while [ -d {FOLDER} ]; do i=$((i + 1)); echo $i >{FOLDER}/count; sleep 0.1; done 2>/dev/null"

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from tests.defects import agents, boots, drivers, guests, hardware
+from tests.defects import agents, boots, drivers, guests, hardware, moves
 from tests.defects.definition import Defect
 
-DEFECTS: tuple[Defect, ...] = (*boots.DEFECTS, *guests.DEFECTS, *hardware.DEFECTS, *drivers.DEFECTS, *agents.DEFECTS)
+DEFECTS: tuple[Defect, ...] = (
+    *boots.DEFECTS,
+    *guests.DEFECTS,
+    *hardware.DEFECTS,
+    *drivers.DEFECTS,
+    *agents.DEFECTS,
+    *moves.DEFECTS,
+)
 
 
 def by_name(name: str) -> Defect:

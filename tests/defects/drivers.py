@@ -18,7 +18,9 @@ def answers(name: str, answer: object) -> Bend:
     return lambda machine: replace_method(machine, name, lambda *given, **named: answer)
 
 
-def _all(*bends: Bend) -> Bend:
+def together(*bends: Bend) -> Bend:
+    """Each of them."""
+
     def every(machine: Machine) -> None:
         for bend in bends:
             bend(machine)
@@ -174,7 +176,7 @@ DEFECTS = (
         what="The hypervisor takes the order to plug a disk in and does nothing.",
         breaks=("storage.hotplug",),
         says="a new disk in the guest",
-        machine=_all(answers("attach_disk", None), answers("detach_disk", None)),
+        machine=together(answers("attach_disk", None), answers("detach_disk", None)),
     ),
     Defect(
         name="plugged-disk-too-small",
@@ -188,7 +190,7 @@ DEFECTS = (
         what="The hypervisor takes the order to plug a network card in and does nothing.",
         breaks=("net.hotplug",),
         says="a network card with address",
-        machine=_all(answers("attach_nic", None), answers("detach_nic", None)),
+        machine=together(answers("attach_nic", None), answers("detach_nic", None)),
     ),
     Defect(
         name="card-with-another-address",

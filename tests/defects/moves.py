@@ -1,0 +1,141 @@
+"""Defects of what a hypervisor does with a whole machine: sleep, move, start from elsewhere, join, hold still."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lab.contracts import Machine, Migration
+from tests.defects.definition import Defect, replace_method
+from tests.defects.drivers import answers, instead, together
+
+
+def _moves_by_booting(machine: Machine) -> None:
+    """Bring it there by starting it there: place and numbers are right, the memory is another."""
+    driver: Any = machine
+    place = [driver.place()]
+
+    def move(destination: str, *, with_storage: bool, timeout_s: float = 300.0) -> Migration:
+        del with_storage, timeout_s
+        driver.stop(force=True)
+        driver.start()
+        place[0] = destination
+        return Migration(seconds=2.0, downtime_ms=200.0, transferred_bytes=64 << 20)
+
+    replace_method(machine, "migrate_live", move)
+    replace_method(machine, "place", lambda: place[0])
+
+
+def _sleeps_by_power_off(machine: Machine) -> None:
+    asleep = [False]
+    start = machine.start
+
+    def save() -> None:
+        machine.stop(force=True)
+        asleep[0] = True
+
+    def wake() -> None:
+        start()
+        asleep[0] = False
+
+    replace_method(machine, "save_state", save)
+    replace_method(machine, "has_saved_state", lambda: asleep[0])
+    replace_method(machine, "start", wake)
+
+
+def _discards_nothing(machine: Machine) -> None:
+    said = [False]
+    driver: Any = machine
+    true = driver.has_saved_state
+
+    def say() -> None:
+        said[0] = True
+
+    replace_method(machine, "discard_saved_state", say)
+    replace_method(machine, "has_saved_state", lambda: not said[0] and true())
+
+
+def _starts_from_disk(machine: Machine) -> None:
+    def start(directory: Path, file: str) -> None:
+        del directory, file
+        machine.start()
+
+    replace_method(machine, "boot_from_network", start)
+
+
+DEFECTS = (
+    Defect(
+        name="migration-is-a-word",
+        what="The hypervisor says that it moved the machine, and it is where it was.",
+        breaks=("lifecycle.live_migration",),
+        says="is still at",
+        machine=answers("migrate_live", Migration(seconds=2.0, downtime_ms=200.0, transferred_bytes=64 << 20)),
+    ),
+    Defect(
+        name="migration-boots",
+        what="The machine is moved by cutting its power here and starting it there.",
+        breaks=("lifecycle.live_migration",),
+        says="booted instead of going on",
+        machine=_moves_by_booting,
+    ),
+    Defect(
+        name="sleep-is-power-off",
+        what="Put to sleep, the machine is switched off, and boots when it is woken.",
+        breaks=("lifecycle.save_restore",),
+        says="booted instead of going on",
+        machine=_sleeps_by_power_off,
+    ),
+    Defect(
+        name="saved-memory-not-discarded",
+        what="The hypervisor says that it discarded the saved memory, and starts with it.",
+        breaks=("lifecycle.save_restore",),
+        says="although its saved state was discarded",
+        machine=_discards_nothing,
+    ),
+    Defect(
+        name="freeze-is-a-word",
+        what="The agent says that the file systems are at rest, and the guest writes on.",
+        breaks=("lifecycle.snapshot_quiesced",),
+        says="frozen, and the guest wrote",
+        machine=together(answers("freeze", 1), answers("thaw", 1)),
+    ),
+    Defect(
+        name="input-lost",
+        what="What is typed on the console does not reach the guest.",
+        breaks=("device.serial_console",),
+        says="typed|reach",
+        machine=answers("type_on_console", None),
+    ),
+    Defect(
+        name="network-boot-ignored",
+        what="Told to start from the network, the machine starts from its disk.",
+        breaks=("firmware.pxe",),
+        says="fetched program",
+        machine=_starts_from_disk,
+    ),
+    Defect(
+        name="card-on-another-network",
+        what="A card that should share a network with another machine is alone on one.",
+        breaks=("net.vlan", "net.jumbo"),
+        says="answer|reach|arrive|network",
+        machine=instead(
+            "attach_shared_nic", lambda true: lambda name, mac, network: true(name, mac, f"{network}-{mac[-2:]}")
+        ),
+    ),
+    Defect(
+        name="unsigned-program-runs",
+        what="A boot program that no key signed is started like any other.",
+        breaks=("firmware.secure_boot",),
+        says="refuses the boot program",
+        cell="qemu/jeos/q35-trusted",
+        machine=lambda machine: replace_method(machine, "boot_unsigned", machine.start),
+    ),
+    Defect(
+        name="tpm-of-another-version",
+        what="The hypervisor says that the machine has a TPM of version 1.2.",
+        breaks=("firmware.vtpm",),
+        says="1.2",
+        cell="qemu/jeos/q35-trusted",
+        machine=answers("tpm_version", "1.2"),
+    ),
+)

@@ -1,7 +1,9 @@
 """Seeded defects by hand: list them, try some of them or all.
 
 python -m tests.defects list
-python -m tests.defects try [NAME ...] [--all-checks] [--place DIR] [--jobs N]
+python -m tests.defects try [NAME ...] [--checks few|near|all] [--place DIR] [--jobs N]
+python -m tests.defects soak [CELLS] [--checks smoke|all] [--times N] [--seconds S] [--jobs N]
+python -m tests.defects table [--place DIR ...]
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.defects import catalogue, soak, sweep, table
+from tests.defects import catalogue, soak, soak_page, sweep, table
 
 
 def main() -> int:
@@ -29,28 +31,37 @@ def main() -> int:
     one.add_argument("result", type=Path)
     one.add_argument("scope")
     one.add_argument("--place", type=Path, required=True)
-    soaking = commands.add_parser("soak", help="every check in guests without defect, again and again")
+    soaking = commands.add_parser("soak", help="checks in guests without defect, again and again; goes on where it was")
     soaking.add_argument("cells", nargs="?", default="*", help="glob over HOST/GUEST/PROFILE")
-    soaking.add_argument("--times", type=int, default=20)
+    soaking.add_argument("--checks", choices=soak.SCOPES, default="all", help="those of level smoke, or all")
+    soaking.add_argument("--times", type=int, default=20, help="rounds of each cell, with those before")
+    soaking.add_argument("--jobs", type=int, default=1, help="how many rounds at once")
+    soaking.add_argument("--seconds", type=float, default=float("inf"), help="begin no round after so long")
     soaking.add_argument("--place", type=Path, default=sweep.default_place())
-    turn = commands.add_parser("round", help="one round of a soak in this process")
+    turn = commands.add_parser("round", help="one round of a soak in this process; writes RESULT")
     turn.add_argument("cell")
     turn.add_argument("number", type=int)
+    turn.add_argument("result", type=Path)
+    turn.add_argument("--checks", choices=soak.SCOPES, required=True)
     turn.add_argument("--place", type=Path, required=True)
-    tabled = commands.add_parser("table", help="write the results and docs/reference/defects.md")
+    tabled = commands.add_parser(
+        "table", help="write the results, docs/reference/defects.md and docs/reference/soak.md"
+    )
     tabled.add_argument("--place", type=Path, action="append", help="where results are; repeatable")
     words = parser.parse_args()
     if words.command == "table":
         places = words.place or [sweep.default_place()]
-        table.write(table.gather(places), table.gather_rounds(places))
+        table.write(table.gather(places))
+        soak_page.PAGE.write_text(soak_page.page(soak.read()))
         return 0
     if words.command == "round":
-        soak.one(words.cell, words.number, words.place)
+        soak.one((words.cell, words.checks, words.number), words.place, words.result)
         return 0
     if words.command == "soak":
         failed = 0
-        for done in soak.rounds(words.cells, words.times, words.place):
-            failed += bool(done.failures)
+        wanted = soak.Soak(words.cells, words.checks, words.times, words.place)
+        for done in wanted.run(jobs=words.jobs, seconds=words.seconds):
+            failed += not done.clean
             sys.stdout.write(soak.told(done))
             sys.stdout.flush()
         return int(failed > 0)

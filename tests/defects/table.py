@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 from lab import catalogue as suites_catalogue
-from tests.defects import catalogue, soak, sweep, trial
+from tests.defects import catalogue, sweep, trial
 from tests.defects.definition import Defect
 from tests.defects.judging import Result
-from tests.defects.soak import Round
 
 PAGE = trial.ROOT / "docs" / "reference" / "defects.md"
 SUITES = trial.ROOT / "suites"
@@ -30,26 +27,16 @@ def gather(places: Iterable[Path]) -> dict[str, Result]:
     return {defect.name: found[defect.name] for defect in catalogue.DEFECTS if defect.name in found}
 
 
-def write(results: Mapping[str, Result], rounds: Mapping[str, list[Round]]) -> None:
-    """Keep the results and the rounds, with the checks that there were, and write the page."""
+def write(results: Mapping[str, Result]) -> None:
+    """Keep the results, with the checks that there were, and write the page."""
     known = suites_catalogue.load(SUITES)
     checks = {it.id: [check.id for check in known.checks_of(it.id)] for it in known.features if known.checks_of(it.id)}
     content = {
         "checks": checks,
         "results": {name: result.as_json() for name, result in results.items()},
-        "rounds": {cell: [asdict(done) for done in every] for cell, every in rounds.items()},
     }
     sweep.RESULTS.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text(page())
-
-
-def gather_rounds(places: Iterable[Path]) -> dict[str, list[Round]]:
-    """The rounds of every soak, by cell."""
-    found: dict[str, list[Round]] = {}
-    for place in places:
-        for cell in soak.cells("*"):
-            found.setdefault(cell, []).extend(soak.kept(place, cell))
-    return {cell: every for cell, every in found.items() if every}
 
 
 def page() -> str:
@@ -57,7 +44,6 @@ def page() -> str:
     results = sweep.read_results()
     kept = json.loads(sweep.RESULTS.read_text())
     checks: dict[str, list[str]] = kept["checks"]
-    rounds = {cell: [Round(**done) for done in every] for cell, every in kept["rounds"].items()}
     rows = [_row(defect, results.get(defect.name)) for defect in catalogue.DEFECTS]
     lines = [
         "# Seeded defects",
@@ -70,6 +56,7 @@ def page() -> str:
         "*With it*: another failure that follows from the defect, as its definition says.",
         "*False alarm*: anything else that failed or broke.",
         "`python -m tests.defects try --checks all` makes the results anew, `python -m tests.defects table` this page.",
+        "[Guests without defect](soak.md) are the other half.",
         "",
         _summary(results),
         "",
@@ -82,12 +69,6 @@ def page() -> str:
         "## Checks that no defect turned red",
         "",
         *_untouched(results, checks),
-        "",
-        "## Guests without defect",
-        "",
-        "All checks in each cell, again and again: `python -m tests.defects soak`.",
-        "",
-        *_soaked(rounds),
     ]
     return "\n".join(lines) + "\n"
 
@@ -136,13 +117,3 @@ def _untouched(results: Mapping[str, Result], checks: Mapping[str, list[str]]) -
             lines.append(f"- `{feature}`: {', '.join(_short(check) for check in green)}")
     total = [check for every in checks.values() for check in every]
     return [f"{sum(check in red for check in total)} of {len(total)} checks were seen red. Green so far:", "", *lines]
-
-
-def _soaked(rounds: Mapping[str, list[Round]]) -> list[str]:
-    lines = ["| cell | rounds | without failure | what failed |", "|---|---|---|---|"]
-    for cell, every in rounds.items():
-        failures = Counter(_short(check) for done in every for check in done.failures)
-        told = ", ".join(f"{check} ({count} of {len(every)})" for check, count in failures.items())
-        clean = sum(not done.failures for done in every)
-        lines.append(f"| `{cell}` | {len(every)} | {clean} | {told} |")
-    return lines if rounds else ["None so far."]

@@ -14,6 +14,12 @@ def _moves_by_booting(machine: Machine) -> None:
     """Bring it there by starting it there: place and numbers are right, the memory is another."""
     driver: Any = machine
     place = [driver.place()]
+    places = {place[0]}
+    elsewhere = driver.destinations
+
+    def destinations() -> tuple[str, ...]:
+        places.update(elsewhere())
+        return tuple(sorted(places - {place[0]}))
 
     def move(destination: str, *, with_storage: bool, timeout_s: float = 300.0) -> Migration:
         del with_storage, timeout_s
@@ -24,6 +30,7 @@ def _moves_by_booting(machine: Machine) -> None:
 
     replace_method(machine, "migrate_live", move)
     replace_method(machine, "place", lambda: place[0])
+    replace_method(machine, "destinations", destinations)
 
 
 def _sleeps_by_power_off(machine: Machine) -> None:
@@ -35,8 +42,8 @@ def _sleeps_by_power_off(machine: Machine) -> None:
         asleep[0] = True
 
     def wake() -> None:
+        asleep[0] = False  # first: the driver asks itself whether there is memory to go on with
         start()
-        asleep[0] = False
 
     replace_method(machine, "save_state", save)
     replace_method(machine, "has_saved_state", lambda: asleep[0])
@@ -46,13 +53,18 @@ def _sleeps_by_power_off(machine: Machine) -> None:
 def _discards_nothing(machine: Machine) -> None:
     said = [False]
     driver: Any = machine
-    true = driver.has_saved_state
+    true, start = driver.has_saved_state, machine.start
 
     def say() -> None:
         said[0] = True
 
+    def go_on() -> None:
+        said[0] = False  # first: the driver asks itself whether there is memory to go on with
+        start()
+
     replace_method(machine, "discard_saved_state", say)
     replace_method(machine, "has_saved_state", lambda: not said[0] and true())
+    replace_method(machine, "start", go_on)
 
 
 def _starts_from_disk(machine: Machine) -> None:

@@ -19,6 +19,7 @@ from tests.defects.wrapper import bent
 HERE = Path(__file__).parent
 KNOWN = suites_catalogue.load(trial.ROOT / "suites")
 SEEDING = (
+    "agents",
     "boots",
     "catalogue",
     "definition",
@@ -26,6 +27,7 @@ SEEDING = (
     "guests",
     "hardware",
     "kernel_modules",
+    "moves",
     "qemu_line",
     "traffic",
     "wrapper",
@@ -105,3 +107,10 @@ def test_a_check_that_claims_a_seeded_defect_was_turned_red_by_one() -> None:
     red = {check for result in sweep.read_results().values() for check in result.caught}
 
     assert sorted(claiming - red) == []
+
+
+def test_a_check_that_a_seeded_defect_turned_red_claims_one() -> None:
+    red = {check for result in sweep.read_results().values() for check in result.caught}
+    silent = {check.id for check in KNOWN.checks if not check.defect}
+
+    assert sorted(red & silent) == []

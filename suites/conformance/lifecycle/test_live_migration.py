@@ -25,7 +25,7 @@ MOVES_WITHIN_S = 240.0
 CLOCK_SLACK_S = 3.0
 
 
-@check("lifecycle.live_migration", needs=(Capability.LIVE_MIGRATION,), cold=True, timeout_s=500)
+@check("lifecycle.live_migration", needs=(Capability.LIVE_MIGRATION,), defect=True, cold=True, timeout_s=500)
 def test_guest_moves_with_disks_that_both_places_share(
     guest: Guest, machine: Machine, reconnect: Reconnect, measured: Measurements
 ) -> None:
@@ -33,7 +33,7 @@ def test_guest_moves_with_disks_that_both_places_share(
     _move(guest, machine, reconnect, measured, with_storage=False)
 
 
-@check("lifecycle.live_migration", needs=(Capability.LIVE_MIGRATION,), cold=True, timeout_s=500)
+@check("lifecycle.live_migration", needs=(Capability.LIVE_MIGRATION,), defect=True, cold=True, timeout_s=500)
 def test_guest_moves_with_its_disks(
     guest: Guest, machine: Machine, reconnect: Reconnect, measured: Measurements
 ) -> None:

@@ -17,12 +17,14 @@ done 2>/dev/null
 
 @check("agent.guest_tools", needs=(Capability.GUEST_COMMANDS,), timeout_s=240, defect=True)
 def test_host_knows_whether_the_agent_lives(guest: Guest, machine: Machine) -> None:
-    """Catches a guest without the agent, and a host that believes in one that hangs."""
+    """Catches an agent that is installed and does not run, and a host that believes in one that hangs."""
     agent = who_can(machine, RunsInGuest)
     linux.settle(guest)
     pids = [line.split()[0] for line in linux.sh(guest, _PROCESSES).splitlines() if line.split()[1] in AGENTS]
     if not pids:
         assert not agent.agent_answers(), "no agent runs in the guest, and the host says that it answers"
+        installed = linux.sh(guest, f"for name in {' '.join(AGENTS)}; do command -v $name || :; done").split()
+        assert not installed, f"the agent {', '.join(installed)} is installed in the guest and does not run"
         unsupported("the guest has none of the agents " + ", ".join(AGENTS))
     waiting.until(agent.agent_answers, what="the guest's agent to answer", timeout_s=ANSWERS_WITHIN_S)
     guest.check("kill", "-STOP", *pids)

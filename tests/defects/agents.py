@@ -29,7 +29,14 @@ DEFECTS = (
         what="The guest's agent does not run.",
         breaks=("agent.exec", "agent.file_copy", "agent.guest_tools"),
         says="agent",
-        script="while [ ! -e /run/lab-late ]; do sleep 0.1; done; killall qemu-ga",
+        # It may start later than SSH does.
+        script="""
+        for second in $(seq 60); do
+            [ -e /run/no-agent ] && break
+            killall qemu-ga && touch /run/no-agent || sleep 1
+        done
+        [ -e /run/no-agent ]
+        """,
         collateral={"lifecycle.heartbeat": NO_AGENT},
     ),
     Defect(

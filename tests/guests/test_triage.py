@@ -262,7 +262,7 @@ def test_the_middle_of_a_huge_log_is_skipped_and_line_numbers_stay_right() -> No
     assert found.lines[0] == 3 + 40_000 + 1
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=2000))
 def test_no_bytes_stop_the_triage(data: bytes) -> None:
     found = triage.triage(data)
@@ -275,7 +275,7 @@ def test_no_bytes_stop_the_triage(data: bytes) -> None:
 _WORDS = [text.encode() for _, text in EXAMPLES] + [b"\x1b[", b"[    1.000000] ", b"\r", b"\0", b"\n", b"{0}", b"\xff"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(_WORDS), max_size=12))
 def test_no_mixture_of_real_lines_stops_the_triage(parts: list[bytes]) -> None:
     found = triage.triage(b"".join(parts))

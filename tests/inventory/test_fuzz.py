@@ -26,7 +26,7 @@ WORDS = tuple(_WORDS.split())
 SIGNS = tuple("\n\n\n  :-[]{}&*!|>'\"#%,?@`~<\t\\0x.=_")
 PIECES = (": ", "\n  ", "\n- ", "&a ", "*a", "<<: ", "!vault |", "---\n", "%YAML 1.1\n", "? ", "\ufeff")
 
-often = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+often = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 scalars = st.one_of(
     st.none(),

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lab import hypervisors
@@ -72,11 +72,9 @@ def excluded(made: plan.Plan) -> dict[str, str | None]:
     return {planned.cell.name: planned.excluded for planned in made.cells}
 
 
-unhurried = settings(deadline=None)  # how long an example takes is the machine's affair
 NAMES = st.lists(st.from_regex(r"[a-z][a-z0-9-]{0,4}[a-z]", fullmatch=True), min_size=1, max_size=5, unique=True)
 
 
-@unhurried
 @given(hosts=NAMES, guests=NAMES, profiles=NAMES)
 def test_every_host_guest_and_profile_meet_exactly_once(hosts, guests, profiles):
     made = make(lab(hosts, guests, profiles))
@@ -85,7 +83,6 @@ def test_every_host_guest_and_profile_meet_exactly_once(hosts, guests, profiles)
     assert sorted(cells) == sorted(Cell(h, g, p) for h in hosts for g in guests for p in profiles)
 
 
-@unhurried
 @given(hosts=NAMES, guests=NAMES, profiles=NAMES, data=st.data())
 def test_what_is_excluded_has_its_reason_and_no_checks_and_the_rest_has_checks(hosts, guests, profiles, data):
     gone = data.draw(st.sampled_from(guests))
@@ -100,7 +97,6 @@ def test_what_is_excluded_has_its_reason_and_no_checks_and_the_rest_has_checks(h
             assert (planned.excluded, planned.checks) == (None, SMOKE + CONFORMANCE)
 
 
-@unhurried
 @given(hosts=NAMES, guests=NAMES, profiles=NAMES, data=st.data())
 def test_include_adds_to_the_product(hosts, guests, profiles, data):
     added = data.draw(
@@ -216,7 +212,6 @@ def test_a_selection_keeps_the_order_of_the_matrix():
     assert list(excluded(made)) == ["h1/g1/p2", "h2/g1/p1", "h2/g1/p2"]
 
 
-@unhurried
 @given(select=st.lists(st.sampled_from(["*", "h1/*", "*g2*", "h?/g1/p[12]"])), exclude=st.sampled_from([(), ("h2/*",)]))
 def test_a_selected_plan_is_a_part_of_the_whole_plan(select, exclude):
     whole = make(lab())
@@ -260,7 +255,6 @@ def test_excluding_all_that_is_selected_is_an_error():
         make(lab(), select=("h1/*",), exclude=("*/g?/*",))
 
 
-@unhurried
 @given(glob=st.text(max_size=30))
 def test_a_glob_selects_something_or_is_an_error_that_says_so(glob):
     try:

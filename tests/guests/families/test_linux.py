@@ -176,7 +176,7 @@ _PIECES = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(_PIECES, max_size=40))
 def test_no_answer_gives_another_error_than_ours(pieces: list[str]) -> None:
     answer = "\n".join(pieces)

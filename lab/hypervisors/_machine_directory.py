@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,9 +46,13 @@ def every(driver: str, host: str, read: Callable[[Path], T]) -> Iterator[tuple[P
     """What `read` makes of every marked directory of a host; a mark that cannot be read is told in the log."""
     for path in marked(driver, host):
         try:
-            yield path, read(path)
+            found = read(path)
+        except HypervisorRefused as reason:
+            _log.debug("machine.destroyed-meanwhile", path=path, reason=reason)
         except (ValueError, KeyError, TypeError) as reason:
             _log.warning("machine.unreadable", path=path, reason=reason)
+        else:
+            yield path, found
 
 
 def is_marked(path: Path) -> bool:
@@ -84,10 +89,11 @@ def remove(path: Path) -> None:
     """Take the mark away last, so that a removal that is interrupted can be found and finished."""
     if not path.exists():
         return
-    for inside in path.iterdir():
-        if inside.name != MARK:
-            is_folder = inside.is_dir() and not inside.is_symlink()
-            shutil.rmtree(inside) if is_folder else inside.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):  # another process removes it as well
+        for inside in path.iterdir():
+            if inside.name != MARK:
+                is_folder = inside.is_dir() and not inside.is_symlink()
+                shutil.rmtree(inside) if is_folder else inside.unlink(missing_ok=True)
     shutil.rmtree(path, ignore_errors=True)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from lab import process, waiting
 from lab.contracts import Endpoint, SshLogin
 from lab.guests.channels import ssh
 from lab.guests.identity import Identity
+from tests.ports import own_port
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ def sshd(tmp_path_factory: pytest.TempPathFactory, client_key: Path) -> Iterator
     folder = tmp_path_factory.mktemp("sshd")
     identity = Identity.make("sshd")
     host_key = _private_file(folder / "host_key", identity.host_key_private)
-    port = free_port()
     config = folder / "sshd_config"
-    config.write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {host_key}\nAuthorizedKeysFile {client_key}.pub\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\nPermitRootLogin prohibit-password\n"
-        "MaxStartups 100\n"
-    )
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)  # where sshd locks its unprivileged half in
-    yield from _serving((program, "-D", "-e", "-f", str(config)), port, identity, client_key)
+    with own_port() as port:
+        config.write_text(
+            f"Port {port}\nListenAddress 127.0.0.1\nHostKey {host_key}\nAuthorizedKeysFile {client_key}.pub\n"
+            "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPidFile none\nPermitRootLogin prohibit-password\n"
+            "MaxStartups 100\n"
+        )
+        yield from _serving((program, "-D", "-e", "-f", str(config)), port, identity, client_key)
 
 
 @pytest.fixture(scope="session")
@@ -70,20 +70,13 @@ def dropbear(tmp_path_factory: pytest.TempPathFactory, client_key: Path) -> Iter
     root = folder / "root"
     _small_root(root, (Path(program), Path(busybox)), client_key)
     convert = process.find("dropbearconvert", package="dropbear-bin")
-    process.check((convert, "openssh", "dropbear", str(openssh_key), str(root / "host_key")), timeout_s=30)
-    port = free_port()
-    start = (
-        f"mount --rbind /dev {root}/dev && mount -t proc proc {root}/proc && "
-        f"exec chroot {root} {program} -F -E -s -p 127.0.0.1:{port} -r /host_key -P /dropbear.pid"
-    )
-    yield from _serving(("unshare", "--mount", "/bin/sh", "-c", start), port, identity, client_key)
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    process.check((convert, "openssh", "dropbear", str(openssh_key), str(root / "host_key")), timeout_s=60)
+    with own_port() as port:
+        start = (
+            f"mount --rbind /dev {root}/dev && mount -t proc proc {root}/proc && "
+            f"exec chroot {root} {program} -F -E -s -p 127.0.0.1:{port} -r /host_key -P /dropbear.pid"
+        )
+        yield from _serving(("unshare", "--mount", "/bin/sh", "-c", start), port, identity, client_key)
 
 
 def _serving(command: tuple[str, ...], port: int, identity: Identity, client_key: Path) -> Iterator[Server]:
@@ -92,7 +85,7 @@ def _serving(command: tuple[str, ...], port: int, identity: Identity, client_key
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, env={"PATH": os.environ["PATH"]}) as started:
         try:
             waiting.until(
-                lambda: ssh.probe(endpoint, timeout_s=5) is ssh.Answer.BANNER, what=f"{command[0]}", timeout_s=30
+                lambda: ssh.probe(endpoint, timeout_s=5) is ssh.Answer.BANNER, what=f"{command[0]}", timeout_s=120
             )
             yield Server(endpoint, SshLogin(user, client_key, identity.host_key_public), started.pid)
         finally:
@@ -103,13 +96,13 @@ def _small_root(root: Path, programs: tuple[Path, ...], client_key: Path) -> Non
     for name in ("bin", "dev", "proc", "tmp", "etc", "root/.ssh"):
         (root / name).mkdir(parents=True)
     for program in programs:
-        libraries = process.run(("ldd", str(program)), timeout_s=10).stdout
+        libraries = process.run(("ldd", str(program)), timeout_s=60).stdout
         for path in (str(program), *(word for word in libraries.split() if word.startswith("/"))):
             target = root / path.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target)
     busybox = root / str(programs[1]).lstrip("/")
-    for applet in process.check((str(programs[1]), "--list"), timeout_s=10).split():
+    for applet in process.check((str(programs[1]), "--list"), timeout_s=60).split():
         link = root / "bin" / applet
         if not link.exists():
             link.symlink_to("/" + str(busybox.relative_to(root)))

@@ -18,9 +18,10 @@ import pytest
 from lab.hypervisors import _uml_network as network
 from lab.hypervisors import _uml_relay as relay
 from lab.hypervisors import _uml_warden as warden
+from tests.ports import own_port
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 Serve = Callable[[Callable[[socket.socket], None]], socket.socket]
 
 
@@ -132,10 +133,7 @@ def test_a_reset_of_the_client_reaches_the_guest(serve: Serve) -> None:
 
 
 def test_a_refusal_is_passed_on_at_once() -> None:
-    closed = socket.create_server(("127.0.0.1", 0))
-    port = closed.getsockname()[1]
-    closed.close()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with own_port() as port, socket.create_server(("127.0.0.1", 0)) as listener:
         between = relay.Relay(listener, "127.0.0.1", port)
         between.start()
         # The reset may come before connect() has returned, and is its error then.
@@ -243,10 +241,7 @@ def test_neighbours_are_those_that_answered() -> None:
 
 def test_a_client_that_leaves_a_silent_guest_frees_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "_NOT_THERE_YET", tuple(range(1, 200)))  # a refusal counts as silence here
-    closed = socket.create_server(("127.0.0.1", 0))
-    port = closed.getsockname()[1]
-    closed.close()
-    with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
+    with own_port() as port, socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
         between = relay.Relay(listener, "127.0.0.1", port)
         between.start()
         for _ in range(relay.CONNECTIONS * 2):

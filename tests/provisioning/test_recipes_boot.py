@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from lab.guests.families import linux
 from lab.guests.identity import Identity
 from lab.inventory.models import BuildSource
 from lab.provisioning import images, keys, seed
+from tests.ports import own_port
 
 pytestmark = [pytest.mark.minutes, pytest.mark.timeout(1500)]
 # Emulation beside other emulated guests on two cores is slow; what is waited for comes in seconds on a quiet machine.
@@ -64,29 +64,22 @@ def _says(console: Path, words: bytes) -> bool:
     return console.exists() and words in console.read_bytes()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
 def booted(jeos: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
     folder = tmp_path_factory.mktemp("booted")
     identity = Identity.make("first-name")
     seed.write_seed(identity, keys.client_key().public, folder / "seed.img")
-    port = _free_port()
-    started = _start(jeos, folder, port, folder / "seed.img")
-    try:
-        waiting.until(
-            lambda: _says(folder / "console.log", b"interop-lab: ready, first-name"),
-            what="the guest's ready line on the console",
-            timeout_s=PATIENCE_S,
-        )
-        yield Booted(jeos, identity, Endpoint("127.0.0.1", port), folder / "console.log")
-    finally:
-        process.end(started)
+    with own_port() as port:
+        started = _start(jeos, folder, port, folder / "seed.img")
+        try:
+            waiting.until(
+                lambda: _says(folder / "console.log", b"interop-lab: ready, first-name"),
+                what="the guest's ready line on the console",
+                timeout_s=PATIENCE_S,
+            )
+            yield Booted(jeos, identity, Endpoint("127.0.0.1", port), folder / "console.log")
+        finally:
+            process.end(started)
 
 
 def test_the_guest_is_who_the_seed_says(booted: Booted) -> None:
@@ -111,6 +104,7 @@ def test_a_new_identity_reaches_the_running_guest_without_cutting_the_session(bo
     again = ssh.connect(booted.endpoint, booted.login(second), timeout_s=PATIENCE_S)
     try:
         assert again.run(["cat", "/etc/machine-id"], timeout_s=120).out == second.machine_id
+        linux.renew_identity(again, booted.identity, keys.client_key().public, datetime.now(UTC))
     finally:
         again.close()
 
@@ -133,15 +127,15 @@ def test_the_file_system_of_the_image_is_whole(jeos: Image) -> None:
 
 
 def test_without_a_seed_ssh_stays_off(jeos: Image, tmp_path: Path) -> None:
-    port = _free_port()
-    started = _start(jeos, tmp_path, port, None)
-    try:
-        console = tmp_path / "console.log"
-        waiting.until(
-            lambda: _says(console, b"no seed on any disk; SSH stays off"),
-            what="the guest's word on the console",
-            timeout_s=PATIENCE_S,
-        )
-        assert b"interop-lab: ready" not in console.read_bytes()
-    finally:
-        process.end(started)
+    console = tmp_path / "console.log"
+    with own_port() as port:
+        started = _start(jeos, tmp_path, port, None)
+        try:
+            waiting.until(
+                lambda: _says(console, b"no seed on any disk; SSH stays off"),
+                what="the guest's word on the console",
+                timeout_s=PATIENCE_S,
+            )
+            assert b"interop-lab: ready" not in console.read_bytes()
+        finally:
+            process.end(started)

@@ -163,6 +163,8 @@ _KINDS = (
             (r"^ERROR: device '([^']{0,80})' not found|^ERROR: Unable to find root device '([^']{0,80})", _NO_ROOT),
             (r"^initramfs emergency recovery shell", "the initial RAM disk cannot mount the root file system"),
             (r"mounting (\S{1,80}) on /(?:new_?root|sysroot|root) failed", "the root device {0} cannot be mounted"),
+            (r"^interop-lab: root disk (\S{1,80}) not found", _NO_ROOT),
+            (r"^interop-lab: (\S{1,80}) is no ext4 file system", "the root device {0} cannot be mounted"),
         ),
     ),
     _Kind(

@@ -45,8 +45,12 @@ def _sleeps_by_power_off(machine: Machine) -> None:
         asleep[0] = False  # first: the driver asks itself whether there is memory to go on with
         start()
 
+    def forget() -> None:
+        asleep[0] = False
+
     replace_method(machine, "save_state", save)
     replace_method(machine, "has_saved_state", lambda: asleep[0])
+    replace_method(machine, "discard_saved_state", forget)
     replace_method(machine, "start", wake)
 
 

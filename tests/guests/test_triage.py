@@ -137,6 +137,8 @@ EXAMPLES = [
     ("root-missing", KERNEL + "ERROR: Unable to find root device '/dev/vda'.\n"),
     ("root-missing", KERNEL + "initramfs emergency recovery shell launched. Type 'exit' to continue boot\n"),
     ("root-missing", KERNEL + "mount: mounting /dev/vda on /root failed: No such device\n"),
+    ("root-missing", KERNEL + "interop-lab: root disk /dev/vdz not found; there are: vda vdb\n"),
+    ("root-missing", KERNEL + "interop-lab: /dev/vda is no ext4 file system that can be mounted\n"),
     ("oom", KERNEL + "[    1.000000] Kernel panic - not syncing: System is deadlocked on memory\n"),
     ("oom", KERNEL + USER_SPACE + "[    9.000000] Out of memory: Killed process 100 (mysqld) total-vm:1kB\n"),
     ("hang", KERNEL + "[    9.000000] Kernel panic - not syncing: softlockup: hung tasks\n"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import re
 import shutil
@@ -38,10 +39,7 @@ def replacing(folder: Path) -> Iterator[Path]:
         draft.mkdir()
         (draft / MARK).write_text("This folder was written by lab report and is replaced as a whole.\n")
         yield draft
-        if folder.exists():
-            _exchange(draft, folder)
-        else:
-            draft.rename(folder)
+        _put(draft, folder)
     except OSError as reason:
         found = disk_full_or(reason, f"writing {folder}")
         raise found if isinstance(found, LabDiskFull) else RunError(f"{folder}: {reason}") from reason
@@ -52,6 +50,16 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 def _may_be_replaced(folder: Path) -> bool:
     return folder.is_dir() and ((folder / MARK).is_file() or not any(folder.iterdir()))
+
+
+def _put(draft: Path, folder: Path) -> None:
+    try:
+        draft.rename(folder)  # a folder that is empty gives way
+    except OSError as reason:
+        # Not asked before: another run may have put its site there in between.
+        if reason.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        _exchange(draft, folder)
 
 
 def _exchange(draft: Path, folder: Path) -> None:

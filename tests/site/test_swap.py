@@ -77,6 +77,29 @@ def test_a_killed_write_leaves_the_old_site_and_the_next_one_clears_up(tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["site"]
 
 
+def test_two_first_writers_both_succeed_and_the_later_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, rename = tmp_path / "site", Path.rename
+
+    def late(draft: Path, target: Path) -> Path:
+        if not site.exists():  # now another run puts its own there
+            earlier = multiprocessing.get_context("fork").Process(target=write, args=(site, "earlier"))
+            with monkeypatch.context() as other:
+                other.setattr(Path, "rename", rename)
+                earlier.start()
+            earlier.join()
+            assert (site / "index.html").read_text() == "earlier"
+        return rename(draft, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+
+    write(site, "later")
+
+    assert (site / "index.html").read_text() == "later"
+    assert [path.name for path in tmp_path.iterdir()] == ["site"]
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
 

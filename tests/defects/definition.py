@@ -30,7 +30,7 @@ class Defect:
     collateral: Mapping[str, str] = field(default_factory=dict)  # features that may fail as well: why
     nobody: str = ""  # why no feature of the catalogue could notice, when `breaks` is empty
     profile: Profile | None = None  # hardware in place of the cell's profile
-    boot_timeout_s: float = 0.0  # in place of the guest's, for what never comes up
+    boot_timeout_s: float = 0.0  # in place of the guest's, for what never comes up or comes up slowly
 
     # The ways. All are applied to every machine that the trial makes.
     script: str = ""  # run as root in the guest before the checks see it

@@ -144,6 +144,7 @@ DEFECTS = (
         breaks=("firmware.secure_boot",),
         says="refuses the boot program",
         cell="qemu/jeos/q35-trusted",
+        boot_timeout_s=300,  # firmware that measures and checks what it starts is slow under emulation
         machine=lambda machine: replace_method(machine, "boot_unsigned", machine.start),
     ),
     Defect(
@@ -152,6 +153,7 @@ DEFECTS = (
         breaks=("firmware.vtpm",),
         says="1.2",
         cell="qemu/jeos/q35-trusted",
+        boot_timeout_s=300,  # firmware that measures and checks what it starts is slow under emulation
         machine=answers("tpm_version", "1.2"),
     ),
 )

@@ -15,6 +15,8 @@ from lab import waiting
 from lab.errors import CommandFailed, LabDiskFull, MissingTool, WaitedTooLong
 
 _SHOWN_OUTPUT = 2000
+# Nobody survives SIGKILL, but a machine that is short of time or of memory takes a while to carry it out.
+_KILLED_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,12 @@ def disk_full_or(reason: OSError, doing: str) -> LabDiskFull | CommandFailed:
 
 def end(process: subprocess.Popen[bytes], *, patience_s: float = 3.0) -> None:
     """Ask a process that we started to end, then make it; reap it. Safe to call twice."""
-    for ask in (process.terminate, process.kill):
+    for ask, limit_s in ((process.terminate, patience_s), (process.kill, _KILLED_WITHIN_S)):
         if process.poll() is not None:
             return
         ask()
         try:
-            process.wait(patience_s)
+            process.wait(limit_s)
         except subprocess.TimeoutExpired:
             continue
 
@@ -125,12 +127,12 @@ def is_alive(pid: int, started: int) -> bool:
 
 def end_by_id(pid: int, started: int, *, patience_s: float = 3.0) -> None:
     """End a process that an earlier, dead run of ours started; never another one that took over its id."""
-    for sent in (signal.SIGTERM, signal.SIGKILL):
+    for sent, limit_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, _KILLED_WITHIN_S)):
         if not is_alive(pid, started):
             return
         try:
             os.kill(pid, sent)
-            waiting.until(lambda: not is_alive(pid, started), what=f"process {pid} to end", timeout_s=patience_s)
+            waiting.until(lambda: not is_alive(pid, started), what=f"process {pid} to end", timeout_s=limit_s)
         except (ProcessLookupError, WaitedTooLong):
             continue
 

@@ -31,7 +31,8 @@ from lab.hypervisors._qemu_monitor import Monitor, MonitorLost, talk
 from lab.hypervisors._qemu_store import Directory, Mark, Running
 
 START_LIMIT_S = 60.0
-_CLOSING_S = 5.0
+# How long what ends by itself may take; all of it comes at once on a machine that has time.
+_CLOSING_S = 30.0
 _KEEPER = Path(__file__).with_name("_qemu_keeper.py")
 _PACKAGES = {
     "qemu-img": "qemu-utils",
@@ -256,7 +257,7 @@ def _last_words(directory: Directory, running: Running) -> str:
     try:
         # The keeper writes down what was still in the pipe, then ends.
         ended = lambda: not process.is_alive(running.keeper_pid, running.keeper_started)  # noqa: E731
-        waiting.until(ended, what="the keeper to write QEMU's last words", timeout_s=3)
+        waiting.until(ended, what="the keeper to write QEMU's last words", timeout_s=_CLOSING_S)
     except WaitedTooLong as reason:
         _log.warning("keeper.lingers", reason=reason)
     status = directory.events().exit_status
@@ -387,10 +388,10 @@ def kill_at(directory: Directory) -> None:
 def _end(running: Running) -> None:
     try:
         process.end_by_id(running.pid, running.started)
-        # The keeper ends with QEMU; one that hangs would keep the files open.
-        process.end_by_id(running.keeper_pid, running.keeper_started, patience_s=1.0)
+        # The keeper ends with QEMU, once it has written all that QEMU said; one that hangs would keep the files open.
+        process.end_by_id(running.keeper_pid, running.keeper_started, patience_s=_CLOSING_S)
         # It ends with QEMU; the next start needs its files unlocked.
-        process.end_by_id(running.tpm_pid, running.tpm_started, patience_s=1.0)
+        process.end_by_id(running.tpm_pid, running.tpm_started, patience_s=_CLOSING_S)
     except subprocess.SubprocessError as reason:
         raise HypervisorRefused(f"QEMU, process {running.pid}, cannot be ended: {reason}") from reason
     if running.is_alive():

@@ -93,9 +93,14 @@ def main() -> None:
 
 def _record(child: int, machine: Path) -> None:
     """Write down who holds the machine before anything runs that somebody might have to end."""
-    written = machine / f"{PROCESS_FILE}.new"
-    written.write_text(json.dumps({"pid": child, "started": start_time(child)}))
-    written.replace(machine / PROCESS_FILE)
+    _write_whole(machine / PROCESS_FILE, {"pid": child, "started": start_time(child)})
+
+
+def _write_whole(path: Path, content: object) -> None:
+    """Whoever watches the machine reads these files again and again, and must never find half of one."""
+    written = path.with_name(f"{path.name}.new")
+    written.write_text(json.dumps(content))
+    written.replace(path)
 
 
 def _say(message: dict[str, object]) -> None:
@@ -131,9 +136,9 @@ class _Warden:
             if not wants_restart or self._withhold_restart:
                 break
             resets += 1
-            (self._folder / RESETS_FILE).write_text(json.dumps({"resets": resets}))
+            _write_whole(self._folder / RESETS_FILE, {"resets": resets})
             child, console = self._start()
-        (self._folder / ENDED_FILE).write_text(json.dumps({"status": status, "restart_withheld": wants_restart}))
+        _write_whole(self._folder / ENDED_FILE, {"status": status, "restart_withheld": wants_restart})
         os._exit(0)
 
     def _start(self) -> tuple[int, int]:

@@ -9,6 +9,7 @@ long as a machine is on it, and no process is there for the network itself.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import selectors
@@ -16,6 +17,7 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 LONGEST_FRAME = 1 << 17
@@ -100,8 +102,22 @@ def lay(folder: Path, name: str, card: socket.socket) -> None:
                 continue
         finally:
             Path(name).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # others are still there
+            with contextlib.suppress(OSError), alone(folder):  # others are still there
                 folder.rmdir()
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """While nobody else joins a network, or takes the folder of one away behind the last who left.
+
+    Raises `OSError`.
+    """
+    above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(above, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(above)
 
 
 def _let_go() -> None:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from lab import locations
 from lab.errors import HypervisorRefused
+from lab.hypervisors._qemu_cable import alone
 from lab.hypervisors._qemu_monitor import Monitor
 from lab.hypervisors._qemu_plugged import Plugged
 from lab.hypervisors._qemu_store import Directory
 
 _CABLE = Path(__file__).with_name("_qemu_cable.py")
-_START_S = 30.0
+_START_S = 60.0
 
 
 def folder_of(run: str, network: str) -> Path:
@@ -66,10 +67,20 @@ def _name(card: Plugged) -> str:
 def _lay(directory: Directory, card: Plugged, end: socket.socket) -> None:
     owner = directory.read().spec.owner
     folder = folder_of(owner.run, card.shared)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Two places of one machine are two ends for a moment.
     name = hashlib.sha256(f"{directory.here}\0{card.name}".encode()).hexdigest()[:16]
     job = {"card": end.fileno(), "folder": str(folder), "name": f"{name}-{os.urandom(4).hex()}"}
+    # Whoever leaves last takes the folder away, which must not happen between here and the cable's first step in it.
+    with alone(folder):
+        folder.mkdir(exist_ok=True, mode=0o700)
+        said, complaint = _start(job, end, card.shared)
+    if said != b"joined\n":
+        raise HypervisorRefused(f"no cable to network {card.shared}: {complaint.decode(errors='replace')[-500:]}")
+
+
+def _start(job: dict[str, object], end: socket.socket, network: str) -> tuple[bytes, bytes]:
+    """What the cable says, and what it complains of. It has said `joined` when it goes on by itself."""
     with subprocess.Popen(
         [sys.executable, "-I", "-S", str(_CABLE)],
         stdin=subprocess.PIPE,
@@ -79,9 +90,7 @@ def _lay(directory: Directory, card: Plugged, end: socket.socket) -> None:
         start_new_session=True,
     ) as cable:
         try:
-            said, complaint = cable.communicate(json.dumps(job).encode(), _START_S)
+            return cable.communicate(json.dumps(job).encode(), _START_S)
         except subprocess.TimeoutExpired:
             cable.kill()
-            raise HypervisorRefused(f"the cable to network {card.shared} did not start in {_START_S:.0f} s") from None
-    if said != b"joined\n":
-        raise HypervisorRefused(f"no cable to network {card.shared}: {complaint.decode(errors='replace')[-500:]}")
+            raise HypervisorRefused(f"the cable to network {network} did not start in {_START_S:.0f} s") from None

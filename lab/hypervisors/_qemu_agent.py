@@ -89,10 +89,11 @@ class Agent:
         )
 
     def _more(self) -> None:
-        if self.left_s() <= 0:
+        left_s = self.left_s()  # asked once: time passes between two questions
+        if left_s <= 0:
             raise self._silent()
         try:
-            self._connection.settimeout(self.left_s())
+            self._connection.settimeout(left_s)
             data = self._connection.recv(1 << 16)
         except TimeoutError:
             raise self._silent() from None

@@ -17,7 +17,7 @@ def _agent(guest: Guest, machine: Machine) -> RunsInGuest:
     return agent
 
 
-@check("agent.exec", needs=(Capability.GUEST_COMMANDS,))
+@check("agent.exec", needs=(Capability.GUEST_COMMANDS,), defect=True)
 def test_commands_run_in_this_guest(guest: Guest, machine: Machine) -> None:
     """Catches an agent of another guest, and one that answers without having run anything."""
     agent = _agent(guest, machine)
@@ -43,7 +43,7 @@ def test_input_output_and_status_come_through(guest: Guest, machine: Machine) ->
     assert long == bytes(OUTPUT), f"wrote {OUTPUT} zero bytes, the agent gives {len(long)} bytes"
 
 
-@check("agent.exec", needs=(Capability.GUEST_COMMANDS,), cold=True, timeout_s=240)
+@check("agent.exec", needs=(Capability.GUEST_COMMANDS,), cold=True, timeout_s=240, defect=True)
 def test_it_needs_no_network(guest: Guest, machine: Machine) -> None:
     """Catches an agent that is reached over the network: it would be of no use when that is broken."""
     agent = _agent(guest, machine)

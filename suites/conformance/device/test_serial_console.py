@@ -36,7 +36,7 @@ def test_console_loses_nothing(guest: Guest, machine: Machine) -> None:
     )
 
 
-@check("device.serial_console", needs=(Capability.SERIAL_INPUT,), cold=True, timeout_s=240)
+@check("device.serial_console", needs=(Capability.SERIAL_INPUT,), cold=True, timeout_s=240, defect=True)
 def test_console_takes_what_is_typed(guest: Guest, machine: Machine) -> None:
     """Catches a console without input, and one that loses, doubles or changes what is typed."""
     linux.settle(guest)

@@ -26,7 +26,7 @@ BACK_WITHIN_S = 300.0
 FILES = {Firmware.BIOS: "lab.0", Firmware.UEFI: "lab.efi"}
 
 
-@check("firmware.pxe", needs=(Capability.NETWORK_BOOT,), cold=True, timeout_s=700)
+@check("firmware.pxe", needs=(Capability.NETWORK_BOOT,), cold=True, timeout_s=700, defect=True)
 def test_firmware_fetches_a_program_and_starts_it(
     guest: Guest, machine: Machine, reconnect: Reconnect, evidence: Evidence
 ) -> None:

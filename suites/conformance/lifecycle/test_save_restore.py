@@ -24,7 +24,7 @@ BACK_WITHIN_S = 120.0
 BOOTS_WITHIN_S = 300.0
 
 
-@check("lifecycle.save_restore", needs=(Capability.SAVED_STATE,), cold=True, timeout_s=400)
+@check("lifecycle.save_restore", needs=(Capability.SAVED_STATE,), cold=True, timeout_s=400, defect=True)
 def test_processes_and_memory_survive(
     guest: Guest, machine: Machine, reconnect: Reconnect, measured: Measurements
 ) -> None:
@@ -53,7 +53,7 @@ def test_processes_and_memory_survive(
     seen.leave()
 
 
-@check("lifecycle.save_restore", needs=(Capability.SAVED_STATE,), cold=True, timeout_s=500)
+@check("lifecycle.save_restore", needs=(Capability.SAVED_STATE,), cold=True, timeout_s=500, defect=True)
 def test_discarded_state_is_not_gone_back_to(guest: Guest, machine: Machine, reconnect: Reconnect) -> None:
     """Catches a state that is kept although it was discarded: memory of yesterday over the disk of today."""
     saves = who_can(machine, SavesState)

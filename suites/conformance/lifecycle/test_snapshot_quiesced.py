@@ -41,6 +41,7 @@ done
     cold=True,
     spoils=True,
     timeout_s=600,
+    defect=True,
 )
 def test_snapshot_of_frozen_file_systems_is_clean(guest: Guest, machine: Machine, reconnect: Reconnect) -> None:
     """Catches a freeze that holds nothing still, a thaw that leaves writers hanging, and a copy that needs repair."""

@@ -35,7 +35,7 @@ def test_card_takes_large_frames(guest: Guest) -> None:
         guest.run("rm", "-f", "/tmp/lab-jumbo")
 
 
-@check("net.jumbo", machines=2, needs=(Capability.SHARED_NETWORKS, Capability.NIC_HOTPLUG), timeout_s=400)
+@check("net.jumbo", machines=2, needs=(Capability.SHARED_NETWORKS, Capability.NIC_HOTPLUG), timeout_s=400, defect=True)
 def test_large_frames_go_from_guest_to_guest_in_one_piece(guest: Guest, peer: Guest) -> None:
     """Catches a network that drops large frames, and guests that cut them although the card takes them whole."""
     with wire.between(guest, peer) as (here, there):

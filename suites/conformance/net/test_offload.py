@@ -12,7 +12,7 @@ LOST_SHARE = 0.01  # of the segments sent; between two ends on one machine none 
 FEATURES = ("tx-checksumming", "tcp-segmentation-offload")
 
 
-@check("net.offload_tso_csum")
+@check("net.offload_tso_csum", defect=True)
 def test_card_offers_offloads(guest: Guest) -> None:
     """Catches offloads that the card offers and the driver leaves off."""
     linux.require_tools(guest, "ethtool")

@@ -7,7 +7,7 @@ import re
 from lab.suite import Guest, Machine, check, linux, not_applicable
 
 
-@check("net.static_ip_injection")
+@check("net.static_ip_injection", defect=True)
 def test_address_given_by_the_host_is_in_force(guest: Guest, machine: Machine) -> None:
     """Catches a guest that ignores the address or gateway that the host handed in."""
     arguments = guest.check("cat", "/proc/cmdline")

@@ -9,7 +9,7 @@ FULL = 1500 - wire.HEADERS
 COUNT = 3
 
 
-@check("net.vlan", machines=2, needs=(Capability.SHARED_NETWORKS, Capability.NIC_HOTPLUG), timeout_s=400)
+@check("net.vlan", machines=2, needs=(Capability.SHARED_NETWORKS, Capability.NIC_HOTPLUG), timeout_s=400, defect=True)
 def test_tags_join_and_part_two_guests(guest: Guest, peer: Guest) -> None:
     """Catches tags that are lost, added or ignored on the way, and networks too narrow for a tagged full frame."""
     with wire.between(guest, peer) as (here, there):

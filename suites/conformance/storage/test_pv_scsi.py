@@ -8,7 +8,7 @@ DRIVERS = {"pvscsi": "vmw_pvscsi", "virtio-scsi": "virtio_scsi", "hyperv": "hv_s
 WRITTEN_MIB = 2
 
 
-@check("storage.pv_scsi", level="smoke")
+@check("storage.pv_scsi", level="smoke", defect=True)
 def test_every_disk_hangs_on_the_controller(guest: Guest, machine: Machine) -> None:
     """Catches units that the controller does not show, and disks that came by another way."""
     driver = devices.disk_driver(machine, DRIVERS)

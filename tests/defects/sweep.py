@@ -98,5 +98,9 @@ def told(result: Result) -> str:
 
 
 def revision() -> str:
-    """The commit that the repository stands at."""
-    return process.check(["git", "rev-parse", "--short=12", "HEAD"], timeout_s=30, cwd=trial.ROOT).strip()
+    """The commit that the repository stands at; with "+" where what is tried was changed since."""
+    at = process.check(["git", "rev-parse", "--short=12", "HEAD"], timeout_s=30, cwd=trial.ROOT).strip()
+    changed = process.check(
+        ["git", "status", "--porcelain", "--", "lab", "suites", "inventories"], timeout_s=30, cwd=trial.ROOT
+    )
+    return f"{at}+" if changed else at

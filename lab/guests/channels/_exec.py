@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from lab.guests.channels._pump import Bounded, Pump
 from lab.guests.channels._shell import PRELUDE, Marked, Output, new_marker, quoted
 
-# A process that the command left in the background may hold the output open for ever.
-_AFTER_EXIT_S = 1.0
+# A process that the command left in the background may hold the output open for ever, or go on writing to it.
+_AFTER_EXIT_S = 1.0  # of silence
+_LONGEST_AFTER_EXIT_S = 30.0
 
 
 class Exec:
@@ -37,15 +38,20 @@ class Exec:
         """
         unsent: memoryview | None = memoryview(stdin)
         exited: float | None = None
+        heard = time.monotonic()
         while True:
             out, err = pump.take()
             self._keep(out, err)
+            # The status may come long before the output of a guest that has little time.
+            heard = time.monotonic() if out or err else heard
             if unsent is not None:
                 unsent = _fed(pump, unsent)
             self._status = pump.status()
             if self._status is not None:
                 exited = exited or time.monotonic()
-                if pump.has_ended() or time.monotonic() - exited > _AFTER_EXIT_S:
+                silent_s = time.monotonic() - max(heard, exited)
+                is_late = time.monotonic() - exited > _LONGEST_AFTER_EXIT_S
+                if pump.has_ended() or silent_s > _AFTER_EXIT_S or is_late:
                     return self.so_far()
             elif pump.is_closed() and pump.has_ended():
                 raise EOFError("the command's channel ended without an exit status")

@@ -68,7 +68,7 @@ class ChannelContract:
         assert channel.run(("pwd",)).stdout == before
 
     def test_standard_input_is_empty_unless_given(self, channel: Channel) -> None:
-        assert channel.run(("cat",), timeout_s=20).stdout == b""
+        assert channel.run(("cat",), timeout_s=60).stdout == b""
 
     def test_standard_input_arrives_whole(self, channel: Channel) -> None:
         content = bytes(range(256)) * 1200
@@ -103,10 +103,10 @@ class ChannelContract:
         assert channel.run(("echo", "after")).stdout == b"after\n"
 
     def test_a_command_that_takes_too_long_is_told_with_its_output(self, channel: Channel) -> None:
-        error = _raises(CommandTimedOut, lambda: channel.run(("sh", "-c", "echo begun; sleep 600"), timeout_s=1.5))
+        error = _raises(CommandTimedOut, lambda: channel.run(("sh", "-c", "echo begun; sleep 600"), timeout_s=5))
 
         assert "sleep 600" in str(error)
-        assert "did not end within 2 s" in str(error) or "did not end within 1 s" in str(error)
+        assert "did not end within 5 s" in str(error)
         assert "begun" in str(error)
 
     def test_a_message_that_quotes_hostile_output_holds_no_control_character(self, channel: Channel) -> None:
@@ -124,7 +124,7 @@ class ChannelContract:
 
         # The pattern does not match the line that looks for it.
         look = ("sh", "-c", f"grep -ls 'sleep.[6]{mark[1:]}' /proc/[0-9]*/cmdline")
-        waiting.until(lambda: channel.run(look).stdout == b"", what="the late command to be gone", timeout_s=20)
+        waiting.until(lambda: channel.run(look).stdout == b"", what="the late command to be gone", timeout_s=60)
 
     def test_a_command_that_ends_the_shell_around_it_is_survived(self, channel: Channel) -> None:
         with suppress(GuestCommandFailed):  # or a plain result, from a channel without such a shell
@@ -165,7 +165,7 @@ class ChannelContract:
         _close(lines)
 
         look = ("sh", "-c", f"grep -ls 'sleep.[6]{mark[1:]}' /proc/[0-9]*/cmdline")
-        waiting.until(lambda: channel.run(look).stdout == b"", what="the streaming command to be gone", timeout_s=20)
+        waiting.until(lambda: channel.run(look).stdout == b"", what="the streaming command to be gone", timeout_s=60)
 
     def test_commands_run_beside_a_stream(self, channel: Channel) -> None:
         lines = channel.stream(("sh", "-c", "echo one; sleep 600"))

@@ -279,7 +279,7 @@ class RequiredContract:
         token = secrets.token_hex(8)
         booted.sh(f"echo {token} >/dev/console")
 
-        waiting.until(lambda: token.encode() in booted.machine.console(), what="the token on the console", timeout_s=30)
+        waiting.until(lambda: token.encode() in booted.machine.console(), what="the token on the console", timeout_s=60)
 
     @proves("driver.power")
     def test_starting_a_running_machine_changes_nothing(self, booted: Booted) -> None:

@@ -52,11 +52,12 @@ def peak_growth_mib() -> Iterator[list[float]]:
 
 
 @pytest.mark.minutes
+@pytest.mark.timeout(900)
 def test_a_line_of_a_gibibyte_is_cut_and_costs_little_memory(sshd: Any) -> None:
     channel = ssh.connect(sshd.endpoint, sshd.login, timeout_s=60)
 
     with peak_growth_mib() as growth:
-        result = channel.run(("head", "-c", str(GIB), "/dev/zero"), timeout_s=240)
+        result = channel.run(("head", "-c", str(GIB), "/dev/zero"), timeout_s=600)
 
     assert (result.status, len(result.stdout), result.truncated) == (0, 4 << 20, True)
     assert growth[0] < 64, growth
@@ -65,6 +66,7 @@ def test_a_line_of_a_gibibyte_is_cut_and_costs_little_memory(sshd: Any) -> None:
 
 
 @pytest.mark.minutes
+@pytest.mark.timeout(900)
 def test_a_gibibyte_as_a_file_or_a_stream_costs_little_memory(sshd: Any, tmp_path: Path) -> None:
     big = tmp_path / "big"
     with big.open("wb") as file:
@@ -74,7 +76,7 @@ def test_a_gibibyte_as_a_file_or_a_stream_costs_little_memory(sshd: Any, tmp_pat
     with peak_growth_mib() as growth:
         with pytest.raises(GuestCommandFailed, match="is larger than 16777216 bytes"):
             channel.read(PurePosixPath(big))
-        streamed = sum(map(len, channel.stream(("cat", str(big)), timeout_s=240, limit_bytes=GIB // 8)))
+        streamed = sum(map(len, channel.stream(("cat", str(big)), timeout_s=600, limit_bytes=GIB // 8)))
 
     assert streamed == GIB // 8
     assert growth[0] < 96, growth
@@ -113,7 +115,7 @@ def test_messages_show_hostile_output_without_a_control_character(sshd: Any, str
     channel.run(("true",))
 
     with pytest.raises(CommandTimedOut) as late:
-        channel.run(("sh", "-c", f"printf '{octal}' {stream}; sleep 30"), timeout_s=3)
+        channel.run(("sh", "-c", f"printf '{octal}' {stream}; sleep 30"), timeout_s=5)
     with pytest.raises(GuestCommandFailed) as failed:
         channel.read(PurePosixPath("/no/\x1b[31m/file"))
 
@@ -194,7 +196,7 @@ def test_what_follows_an_end_is_not_in_the_next_answer(lying: Any, client_key: P
     channel = opened(lying(goes_on), client_key)
 
     assert channel.run(("one",)).stdout == b"one\n"
-    said_more.wait(10)
+    assert said_more.wait(60)
     # The last of it may still be on its way, and then it can only stand before the true answer.
     assert channel.run(("two",)).stdout.endswith(b"two\n")
 
@@ -228,9 +230,9 @@ def test_an_end_on_one_stream_alone_is_no_end(lying: Any, client_key: Path) -> N
     channel = opened(lying(half), client_key)
 
     with pytest.raises(CommandTimedOut) as caught:
-        channel.run(("make",), timeout_s=1)
+        channel.run(("make",), timeout_s=3)
 
-    assert caught.value.what == "'make' did not end within 1 s; its output so far: 'done'"
+    assert caught.value.what == "'make' did not end within 3 s; its output so far: 'done'"
 
 
 def test_ten_thousand_prompts_are_output_and_nothing_is_answered(lying: Any, client_key: Path) -> None:
@@ -309,7 +311,7 @@ def test_an_endless_banner_before_the_greeting_is_given_up(plain: Any, client_ke
     login = ssh.SshLogin("root", client_key, Identity.make("x").host_key_public)
 
     with pytest.raises(GuestUnreachable) as caught:
-        ssh.connect(endpoint, login, timeout_s=30)
+        ssh.connect(endpoint, login, timeout_s=60)
 
     assert caught.value.what == f"no SSH server greets on 127.0.0.1:{endpoint.port}: something else answered"
 
@@ -335,7 +337,7 @@ def test_a_server_that_wants_a_password_is_told_none(hostile: Any, client_key: P
     server = hostile(lambda channel, command: None, lets_in=False)
 
     with pytest.raises(GuestLoginRefused, match="refuses the lab's key"):
-        ssh.connect(server.endpoint, server.login(client_key), timeout_s=30)
+        ssh.connect(server.endpoint, server.login(client_key), timeout_s=60)
 
 
 def test_a_host_key_that_changes_at_a_reconnect_is_told_at_once(lying: Any, client_key: Path) -> None:

@@ -49,8 +49,8 @@ def test_a_processor_that_runs_it_writes_the_text(tmp_path: Path) -> None:
     machine = subprocess.Popen(command)
     try:
         waiting.until(
-            lambda: said.exists() and f"\r\n{TEXT}\r\n".encode() in said.read_bytes(), what="the text", timeout_s=60
+            lambda: said.exists() and f"\r\n{TEXT}\r\n".encode() in said.read_bytes(), what="the text", timeout_s=120
         )
     finally:
         machine.kill()
-        machine.wait(10)
+        machine.wait(60)

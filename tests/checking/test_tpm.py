@@ -39,12 +39,12 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tpm.Tpm]:
     # Each command of a check opens the device anew, and so it is here.
     emulator = subprocess.Popen(command)
     try:
-        waiting.until((folder / "line").exists, what="swtpm to listen", timeout_s=30)
+        waiting.until((folder / "line").exists, what="swtpm to listen", timeout_s=60)
         guest: Any = Emulated(folder / "line")
         yield tpm.Tpm(guest, "/dev/tpm0")
     finally:
         emulator.kill()
-        emulator.wait(10)
+        emulator.wait(60)
 
 
 def test_random_bytes_are_as_many_as_were_asked_for(own: tpm.Tpm) -> None:

@@ -113,9 +113,9 @@ def test_a_machine_that_nobody_could_find_is_ended(tmp_path: Path) -> None:
     answer = process.run([sys.executable, "-I", "-S", KEEPER], timeout_s=60, stdin=json.dumps(job).encode())
 
     pid = json.loads(answer.stdout)["pid"]
-    waiting.until(lambda: process.start_time(pid) is None, what="the machine to be ended", timeout_s=30)
+    waiting.until(lambda: process.start_time(pid) is None, what="the machine to be ended", timeout_s=60)
     notes = tmp_path / "events.json"
-    waiting.until(lambda: json.loads(notes.read_text())["exit"] == -9, what="its end to be noted", timeout_s=30)
+    waiting.until(lambda: json.loads(notes.read_text())["exit"] == -9, what="its end to be noted", timeout_s=60)
 
 
 def test_a_picture_keeps_its_pixels() -> None:

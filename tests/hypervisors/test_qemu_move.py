@@ -227,7 +227,7 @@ def test_a_machine_is_destroyed_with_both_its_processes(ticker: Any, monkeypatch
 
     machine.destroy()
 
-    waiting.until(lambda: all(process.start_time(pid) is None for pid in pids), what="both to end", timeout_s=10)
+    waiting.until(lambda: all(process.start_time(pid) is None for pid in pids), what="both to end", timeout_s=60)
     assert not machine.directory.path.exists()
 
 

@@ -68,7 +68,7 @@ def test_a_guest_that_powers_off_is_stopped(qemu_host: QemuHost, sector: Sector)
 
     becomes(machine, MachineState.STOPPED)
 
-    waiting.until(lambda: not running_of(machine).is_alive(), what="QEMU to end", timeout_s=30)
+    waiting.until(lambda: not running_of(machine).is_alive(), what="QEMU to end", timeout_s=60)
     assert machine.state() is MachineState.STOPPED
 
 
@@ -77,7 +77,7 @@ def test_a_machine_outlives_its_keeper_and_can_be_destroyed_without_it(qemu_host
     running = running_of(machine)
     os.kill(running.keeper_pid, signal.SIGKILL)
     waiting.until(
-        lambda: not process.is_alive(running.keeper_pid, running.keeper_started), what="the keeper", timeout_s=10
+        lambda: not process.is_alive(running.keeper_pid, running.keeper_started), what="the keeper", timeout_s=60
     )
 
     assert machine.state() is MachineState.RUNNING
@@ -243,7 +243,7 @@ def test_the_script_that_reproduces_a_machine_is_shell(qemu_host: QemuHost, sect
     machine = qemu_host.create(sector("idle"))
     script = machine.reproduce()
 
-    subprocess.run(["sh", "-n"], input=script, text=True, check=True, timeout=30)
+    subprocess.run(["sh", "-n"], input=script, text=True, check=True, timeout=60)
     assert "qemu-img create" in script
     assert str(machine.spec.image.disk) in script
 

@@ -138,7 +138,7 @@ def test_a_machine_killed_in_its_sleep_and_one_that_never_ran_have_nothing_to_sa
     running = machine.directory.running()
     assert running is not None
     os.kill(running.pid, signal.SIGKILL)
-    waiting.until(lambda: machine.state() is MachineState.GONE, what="QEMU to end", timeout_s=30)
+    waiting.until(lambda: machine.state() is MachineState.GONE, what="QEMU to end", timeout_s=60)
 
     with pytest.raises(HypervisorRefused, match="one does not run, so there is no memory to save"):
         machine.save_state()

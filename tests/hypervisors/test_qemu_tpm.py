@@ -42,7 +42,7 @@ def running_of(machine: QemuMachine) -> Running:
 
 def ends(running: Running) -> None:
     waiting.until(
-        lambda: not process.is_alive(running.tpm_pid, running.tpm_started), what="the TPM to end", timeout_s=30
+        lambda: not process.is_alive(running.tpm_pid, running.tpm_started), what="the TPM to end", timeout_s=60
     )
 
 
@@ -65,7 +65,7 @@ def test_a_tpm_ends_when_machine_and_keeper_are_killed(trusted: QemuMachine) -> 
     os.kill(running.pid, signal.SIGKILL)
 
     ends(running)
-    waiting.until(lambda: trusted.state() is MachineState.GONE, what="the machine to be gone", timeout_s=30)
+    waiting.until(lambda: trusted.state() is MachineState.GONE, what="the machine to be gone", timeout_s=60)
     trusted.start()
     assert trusted.state() is MachineState.RUNNING
 
@@ -91,7 +91,7 @@ def test_a_machine_goes_on_without_its_tpm(trusted: QemuMachine) -> None:
 
 def test_the_state_of_a_tpm_is_this_users_alone(trusted: QemuMachine) -> None:
     folder = trusted.directory.path / _qemu_tpm.STATE
-    waiting.until(lambda: list(folder.glob("tpm2-*")), what="the TPM to write its state", timeout_s=30)
+    waiting.until(lambda: list(folder.glob("tpm2-*")), what="the TPM to write its state", timeout_s=60)
 
     assert folder.stat().st_mode & 0o777 == 0o700
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.glob("tpm2-*"))

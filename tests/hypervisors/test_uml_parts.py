@@ -256,7 +256,7 @@ def test_an_answer_in_parts_is_put_together(tmp_path: Path, monkeypatch: pytest.
                 kernel.sendto(struct.pack("<III", 1 - more, more, len(text)) + text, asking)
 
         threading.Thread(target=answer, daemon=True).start()
-        said = mconsole.ask("mconsole", "proc", timeout_s=10)
+        said = mconsole.ask("mconsole", "proc", timeout_s=60)
 
     assert (said.refused, said.text) == (True, "MemTotal")
 

@@ -160,12 +160,12 @@ def test_a_killed_build_leaves_nothing_that_counts(tiny, own_cache: Path) -> Non
         what="the build to be under way",
         timeout_s=60,
     )
-    waiting.until(lambda: pid_file.read_text().strip(), what="its process", timeout_s=10)
+    waiting.until(lambda: pid_file.read_text().strip(), what="its process", timeout_s=60)
     orphan = int(pid_file.read_text())
     builder.send_signal(signal.SIGKILL)
     builder.wait()
     assert images.cached(TINY) is None
-    waiting.until(lambda: process.start_time(orphan) is None, what="the builder to end as well", timeout_s=20)
+    waiting.until(lambda: process.start_time(orphan) is None, what="the builder to end as well", timeout_s=60)
     leftovers = list((own_cache / ".making").iterdir())
     assert len(leftovers) == 1
     tiny.builder(":")

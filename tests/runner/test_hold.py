@@ -112,4 +112,4 @@ def test_a_hold_is_not_inherited(layout: RunLayout) -> None:
             pass
     finally:
         child.kill()
-        waiting.until(lambda: child.poll() is not None, what="the child to end", timeout_s=10)
+        waiting.until(lambda: child.poll() is not None, what="the child to end", timeout_s=60)

@@ -37,7 +37,7 @@ def test_hypervisor_says_running(guest: Guest, machine: Machine) -> None:
     assert machine.state() is MachineState.RUNNING, f"the guest answers and the hypervisor says {machine.state()}"
 
 
-@check("boot.core", level="smoke")
+@check("boot.core", level="smoke", defect=True)
 def test_user_space_started_completely(guest: Guest) -> None:
     """Catches services that failed to start and start-up that never ends."""
     linux.settle(guest)

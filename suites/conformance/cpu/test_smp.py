@@ -18,7 +18,7 @@ def test_all_processors_are_online(guest: Guest, machine: Machine) -> None:
     assert online == asked, f"the profile asks for {asked} processors, {online} are online"
 
 
-@check("cpu.smp")
+@check("cpu.smp", defect=True)
 def test_every_processor_computes_right(guest: Guest, machine: Machine, measured: Measurements) -> None:
     """Catches processors that give wrong results: emulators and nested hosts have corrupted vector registers."""
     linux.require_tools(guest, "taskset")

@@ -15,7 +15,7 @@ def _only_uefi(machine: Machine) -> None:
         not_applicable(f"the profile asks for firmware {machine.spec.profile.firmware}")
 
 
-@check("firmware.uefi", level="smoke")
+@check("firmware.uefi", level="smoke", defect=True)
 def test_uefi_started_the_guest(guest: Guest, machine: Machine) -> None:
     """Catches a machine that was asked for UEFI and fell back to legacy firmware, or to the wrong word size."""
     _only_uefi(machine)
@@ -24,7 +24,7 @@ def test_uefi_started_the_guest(guest: Guest, machine: Machine) -> None:
     assert size.out == "64", f"the firmware is {size.out} bit"
 
 
-@check("firmware.uefi")
+@check("firmware.uefi", defect=True)
 def test_variables_can_be_written(guest: Guest, machine: Machine) -> None:
     """Catches a variable store that is missing, read-only or forgets: boot entries and secure boot keys live there."""
     _only_uefi(machine)

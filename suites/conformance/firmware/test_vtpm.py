@@ -21,7 +21,7 @@ def _tpm(guest: Guest, machine: Machine) -> tpm.Tpm:
     return tpm.find(guest)
 
 
-@check("firmware.vtpm", needs=(Capability.TPM,))
+@check("firmware.vtpm", needs=(Capability.TPM,), defect=True)
 def test_guest_and_host_agree_on_the_version(guest: Guest, machine: Machine) -> None:
     """Catches a TPM that the profile asks for and the guest does not see, and one of another version."""
     told = who_can(machine, EmulatesTpm).tpm_version()
@@ -34,7 +34,7 @@ def test_guest_and_host_agree_on_the_version(guest: Guest, machine: Machine) -> 
     assert major == "2", f"the guest's TPM is of version {major}"
 
 
-@check("firmware.vtpm", needs=(Capability.TPM,))
+@check("firmware.vtpm", needs=(Capability.TPM,), defect=True)
 def test_random_numbers_come_from_it(guest: Guest, machine: Machine) -> None:
     """Catches a TPM that answers and computes nothing."""
     own = _tpm(guest, machine)
@@ -44,7 +44,7 @@ def test_random_numbers_come_from_it(guest: Guest, machine: Machine) -> None:
     assert len(set(first)) > 8, f"the TPM gives no chance: {first.hex()}"
 
 
-@check("firmware.vtpm", needs=(Capability.TPM,))
+@check("firmware.vtpm", needs=(Capability.TPM,), defect=True)
 def test_a_register_takes_measurements(guest: Guest, machine: Machine) -> None:
     """Catches registers that stay as they are, or take what they are given instead of measuring it in."""
     own = _tpm(guest, machine)
@@ -55,7 +55,7 @@ def test_a_register_takes_measurements(guest: Guest, machine: Machine) -> None:
     assert now == expected, f"register {tpm.DEBUG_REGISTER} is {now.hex()}, right is {expected.hex()}"
 
 
-@check("firmware.vtpm", needs=(Capability.TPM,), cold=True, timeout_s=500)
+@check("firmware.vtpm", needs=(Capability.TPM,), cold=True, timeout_s=500, defect=True)
 def test_it_is_kept_over_a_power_cycle(guest: Guest, machine: Machine, reconnect: Reconnect) -> None:
     """Catches a TPM that forgets what it was to keep, keeps what it was to forget, or lets anything measure first."""
     own = _tpm(guest, machine)

@@ -7,7 +7,7 @@ from lab.suite import Guest, Machine, check, devices, linux
 DRIVERS = {"nvme": "nvme"}
 
 
-@check("storage.nvme", level="smoke")
+@check("storage.nvme", level="smoke", defect=True)
 def test_root_is_on_the_driver(guest: Guest, machine: Machine) -> None:
     """Catches a machine with another disk than the profile names or another driver on it."""
     devices.assert_root_is_on_its_driver(guest, machine, DRIVERS)

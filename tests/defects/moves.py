@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
-from lab.contracts import Machine, Migration
+from lab.contracts import Machine, MachineState, Migration
+from lab.hypervisors import _qemu_tpm
 from tests.defects.definition import Defect, replace_method
 from tests.defects.drivers import answers, instead, together
 
@@ -69,6 +71,19 @@ def _discards_nothing(machine: Machine) -> None:
     replace_method(machine, "discard_saved_state", say)
     replace_method(machine, "has_saved_state", lambda: not said[0] and true())
     replace_method(machine, "start", go_on)
+
+
+def _tpm_made_anew(machine: Machine) -> None:
+    """Each start makes a TPM that nobody used before."""
+    driver: Any = machine
+    start = machine.start
+
+    def start_anew() -> None:
+        if machine.state() is MachineState.STOPPED:
+            shutil.rmtree(driver.directory.here / _qemu_tpm.STATE, ignore_errors=True)
+        start()
+
+    replace_method(machine, "start", start_anew)
 
 
 def _starts_from_disk(machine: Machine) -> None:
@@ -155,5 +170,14 @@ DEFECTS = (
         cell="qemu/jeos/q35-trusted",
         boot_timeout_s=300,  # firmware that measures and checks what it starts is slow under emulation
         machine=answers("tpm_version", "1.2"),
+    ),
+    Defect(
+        name="tpm-forgets",
+        what="Whenever the machine is switched on, it has another TPM, in which nothing is stored.",
+        breaks=("firmware.vtpm",),
+        says="TPM refuses command 0x14e",  # TPM2_NV_Read
+        cell="qemu/jeos/q35-trusted",
+        boot_timeout_s=300,
+        machine=_tpm_made_anew,
     ),
 )

@@ -13,7 +13,7 @@ def test_root_is_on_the_driver(guest: Guest, machine: Machine) -> None:
     devices.assert_root_is_on_its_driver(guest, machine, DRIVERS)
 
 
-@check("storage.emulated")
+@check("storage.emulated", defect=True)
 def test_disk_has_the_size_asked_for(guest: Guest, machine: Machine) -> None:
     """Catches disks that are missing, swapped, or smaller than they were made."""
     devices.assert_disk_has_its_size(guest, machine, DRIVERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -19,28 +20,48 @@ from lab.checking import tpm
 class Emulated:
     """A guest whose device file is a line to an emulator."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def run(self, *argv: str, stdin: bytes = b"") -> Any:
         assert argv[:2] == ("sh", "-c")
         assert argv[2].startswith("exec 3<>/dev/tpm0 && dd bs=4096 count=1 >&3")
-        with socket.socket(socket.AF_UNIX) as line:
-            line.connect(str(self._path))
+        with self._line() as line:
             line.sendall(stdin)
             return SimpleNamespace(status=0, stdout=line.recv(4096), err="", out="")
+
+    def listens(self) -> bool:
+        """A socket has its name before anybody listens on it."""
+        try:
+            self._line().close()
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
+
+    def _line(self) -> socket.socket:
+        line = socket.socket(socket.AF_UNIX)
+        # By the open folder: a whole path may be longer than the address of a socket.
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            line.connect(f"/proc/self/fd/{folder}/line")
+        except OSError:
+            line.close()
+            raise
+        finally:
+            os.close(folder)
+        return line
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tpm.Tpm]:
     folder = tmp_path_factory.mktemp("tpm")
-    command = [process.find("swtpm", package="swtpm"), "socket", "--tpm2", "--tpmstate", f"dir={folder}"]
-    command += ["--server", f"type=unixio,path={folder}/line", "--flags", "not-need-init,startup-clear"]
+    command = [process.find("swtpm", package="swtpm"), "socket", "--tpm2", "--tpmstate", "dir=."]
+    command += ["--server", "type=unixio,path=line", "--flags", "not-need-init,startup-clear"]
     # Each command of a check opens the device anew, and so it is here.
-    emulator = subprocess.Popen(command)
+    emulator = subprocess.Popen(command, cwd=folder)
     try:
-        waiting.until((folder / "line").exists, what="swtpm to listen", timeout_s=60)
-        guest: Any = Emulated(folder / "line")
+        guest: Any = Emulated(folder)
+        waiting.until(guest.listens, what="swtpm to listen", timeout_s=60)
         yield tpm.Tpm(guest, "/dev/tpm0")
     finally:
         emulator.kill()

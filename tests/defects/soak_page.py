@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tests.defects import soak, trial
-from tests.defects.findings import cause
+from tests.defects.findings import LIMITS, cause
 from tests.defects.soak import Round
 
 PAGE = trial.ROOT / "docs" / "reference" / "soak.md"
@@ -34,6 +34,7 @@ def page(rounds: Sequence[Round]) -> str:
     for scope in soak.SCOPES:
         lines += ["", f"## {_SCOPES[scope]}", "", *_table([done for done in rounds if done.scope == scope], scope)]
     lines += ["", "## What failed", "", *_failures(rounds)]
+    lines += ["", "## On a machine without time to spare", "", *(f"- {limit}" for limit in LIMITS)]
     return "\n".join(lines) + "\n"
 
 

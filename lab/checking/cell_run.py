@@ -181,8 +181,11 @@ class CellRun:
         try:
             return bring_up()
         except LabError as reason:
-            current.bring_up = reason
-            raise
+            # A guest that was up already may be lost while the first is asked of it.
+            current.bring_up = silence.explained(reason, self.session.machines)
+            if current.bring_up is reason:
+                raise
+            raise current.bring_up from reason
         except Exception as reason:
             # A bug of ours in bring-up must not look like one of the check that came first.
             current.bring_up = LabError(f"bringing the guest up failed: {type(reason).__name__}: {reason}")

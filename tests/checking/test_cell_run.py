@@ -7,17 +7,19 @@ from typing import Any
 
 import pytest
 
-from lab.contracts import Capability, Realness
+from lab.contracts import Capability, MachineState, Realness
 from lab.errors import (
     Blame,
     GuestLoginRefused,
     GuestPanicked,
+    GuestUnreachable,
     HypervisorRefused,
     LabDiskFull,
     LabError,
     MachineVanished,
 )
 from lab.results.record import Outcome, Record
+from tests.checking.conftest import FakeMachine
 from tests.checking.made import body, one
 
 Run = Callable[..., Sequence[Record]]
@@ -148,6 +150,18 @@ def test_a_lost_connection_is_explained_by_a_machine_that_is_gone(run: Run) -> N
     assert outcome is Outcome.BROKEN
     assert reason.startswith("MachineVanished: machine ended by itself while a check ran")
     assert "'up'" in reason
+
+
+def test_a_machine_that_ends_before_its_guest_is_handed_out_is_not_the_products_fault(run: Run, session: Any) -> None:
+    session.machine = FakeMachine()
+    session.machine.now = MachineState.GONE
+    session.fails = GuestUnreachable("reset while facts were read")
+
+    first, second = run(body("pass") + body("pass").replace("test_x", "test_y"))
+
+    assert (first.outcome, first.blame) == (Outcome.BROKEN, Blame.HYPERVISOR)
+    assert first.reason.startswith("MachineVanished: machine ended by itself while a check ran")
+    assert second.outcome is Outcome.BLOCKED
 
 
 @pytest.mark.parametrize(

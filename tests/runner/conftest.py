@@ -1,4 +1,4 @@
-"""Runs of the real program in a place of their own, with the machine's own cache of images."""
+"""Runs of the real program in a place of their own, with the images that this machine has."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ class Lab:
 
     place: Path
     inventory: Path = LOCAL
-    cache: Path | None = None
     _started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.cache = self.place / "own-cache"
+        self.fill_cache(("images", "uml"))
 
     @property
     def reports(self) -> Path:
@@ -37,18 +40,26 @@ class Lab:
 
     @property
     def environment(self) -> dict[str, str]:
-        # Machines and keys are the test's own; images are dear, so they come from the machine's cache.
-        own_cache = {"XDG_CACHE_HOME": str(self.cache)} if self.cache else {}
-        return {**os.environ, "XDG_STATE_HOME": str(self.place / "state"), **own_cache}
+        return {**os.environ, "XDG_STATE_HOME": str(self.place / "state"), "XDG_CACHE_HOME": str(self.cache)}
 
-    def keep_images_apart(self) -> None:
-        """Put what this lab makes into a cache of its own; only the proof about KVM is taken over, which takes 10 s."""
-        self.cache = self.place / "cache"
+    def fill_cache(self, shared: Sequence[str]) -> None:
+        """Images are dear, so they are this machine's; and the proof about KVM, which takes 10 s.
+
+        Saved machines are not: they let in the key of the lab that saved them, and another lab throws them away.
+        """
+        folder = self.cache / "interop-lab"
+        folder.mkdir(parents=True)
+        for name in shared:
+            (locations.cache() / name).mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to(locations.cache() / name)
         proof = locations.cache() / "kvm-proof.json"
         if proof.exists():
-            folder = self.cache / "interop-lab"
-            folder.mkdir(parents=True)
             shutil.copy(proof, folder)
+
+    def keep_images_apart(self) -> None:
+        """Put the images as well into a cache of its own."""
+        self.cache = self.place / "apart"
+        self.fill_cache(())
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         started = subprocess.Popen(
@@ -75,20 +86,23 @@ class Lab:
         return started.returncode, out
 
     def runs(self) -> list[Path]:
-        return sorted((self.reports / "runs").iterdir())
+        folder = self.reports / "runs"
+        return sorted(folder.iterdir()) if folder.is_dir() else []
 
     def records(self, run: Path) -> list[dict[str, Any]]:
         files = sorted(run.glob("cells/*/*/*/attempt-*/records.jsonl"))
-        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        return [json.loads(line) for file in files for line in _lines(file)]
 
     def cells(self, run: Path) -> list[dict[str, Any]]:
         return [json.loads(path.read_text()) for path in sorted(run.glob("cells/*/*/*/attempt-*/cell.json"))]
 
     def journal(self, run: Path) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+        return [json.loads(line) for line in _lines(run / "journal.jsonl")]
 
     def machine_files(self) -> list[Path]:
-        return list((self.place / "state").rglob("machine.json"))
+        # A walk goes on when a machine is destroyed meanwhile, and a glob does not.
+        folders = os.walk(self.place / "state")
+        return [Path(folder) / "machine.json" for folder, _, files in folders if "machine.json" in files]
 
     def processes(self) -> list[str]:
         """Command lines of every process that has to do with this place."""
@@ -108,7 +122,7 @@ class Lab:
             if started.poll() is None:
                 started.send_signal(signal.SIGINT)
                 try:
-                    started.wait(60)
+                    started.wait(180)
                 except subprocess.TimeoutExpired:
                     started.kill()
                     started.wait()
@@ -121,6 +135,11 @@ class Lab:
             stdout=subprocess.DEVNULL,
             check=False,
         )
+
+
+def _lines(file: Path) -> list[str]:
+    """Those that are whole: of a run that goes on, the last one may be under way."""
+    return file.read_text().split("\n")[:-1]
 
 
 @pytest.fixture

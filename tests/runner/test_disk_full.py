@@ -134,17 +134,10 @@ def test_machines_on_a_full_disk(lab: Any, disk: Callable[[str, int], Disk]) -> 
     assert sorted(record["check"] for record in second) == of_plan(lab)
 
 
-def test_a_cache_without_space_for_a_saved_machine_costs_only_speed(
-    lab: Any, disk: Callable[[str, int], Disk], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lab.provisioning import cache
-
-    images = cache.root()
-    disk("cache", 24 << 10)
-    own = lab.place / "cache" / "interop-lab"
-    own.mkdir()
-    (own / "images").symlink_to(images)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(lab.place / "cache"))
+def test_a_cache_without_space_for_a_saved_machine_costs_only_speed(lab: Any, disk: Callable[[str, int], Disk]) -> None:
+    lab.cache = disk("cache", 24 << 10).path
+    lab.fill_cache(("images",))
+    own = lab.cache / "interop-lab"
 
     status, out = lab.run("--suite", "smoke", "--select", "qemu/jeos/pc-bios")
 

@@ -40,7 +40,7 @@ FAULTS: Mapping[str, Fault] = {
     "resets": Fault(arguments="rdinit=/bin/busybox panic=1"),
     "no-network": Fault(arguments="lab.ip=192.0.2.7/24,192.0.2.1"),
     "no-ssh": Fault(port=2222),
-    "no-seed": Fault(seed="none", boot_timeout_s=60),
+    "no-seed": Fault(seed="none", boot_timeout_s=120),
 }
 
 

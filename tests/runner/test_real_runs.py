@@ -48,7 +48,7 @@ def read_until(stream: IO[str] | None, words: str) -> str:
 
 
 def nothing_left(lab: Lab) -> None:
-    waiting.until(lambda: not lab.processes(), what=f"no process to be left: {lab.processes()}", timeout_s=60.0)
+    waiting.until(lambda: not lab.processes(), what=f"no process to be left: {lab.processes()}", timeout_s=180.0)
     assert lab.machine_files() == []
 
 
@@ -111,7 +111,7 @@ def test_two_equal_runs_have_no_regression(two_runs: tuple[Lab, tuple[int, str],
     a, b = lab.runs()[:2]
 
     compared = lab.start("diff", str(a), str(b), "--json")
-    out, _ = compared.communicate(timeout=60)
+    out, _ = compared.communicate(timeout=300)
 
     assert compared.returncode == 0, out
     assert json.loads(out)["regressed"] == []
@@ -127,7 +127,7 @@ def test_ctrl_c_undoes_everything_and_the_run_can_be_resumed(lab: Lab) -> None:
     started = lab.start(*lab.run_words(*QEMU_CELL, "--cold"))
     read_until(started.stdout, ": boot")
     started.send_signal(signal.SIGINT)
-    out, _ = started.communicate(timeout=120)
+    out, _ = started.communicate(timeout=300)
 
     assert started.returncode == 130, out
     nothing_left(lab)
@@ -160,7 +160,7 @@ def test_a_qemu_that_is_killed_is_the_labs_fault_and_blocks_the_rest(lab: Lab) -
     started = lab.start(*lab.run_words(*QEMU_CELL, "--cold"))
     read_until(started.stdout, ": boot")
     os.kill(qemu_of(lab), signal.SIGKILL)
-    out, _ = started.communicate(timeout=180)
+    out, _ = started.communicate(timeout=600)
 
     assert started.returncode == 3, out
     records = lab.records(lab.runs()[0])
@@ -174,7 +174,7 @@ def test_a_qemu_that_is_killed_gets_a_second_attempt_where_one_was_allowed(lab: 
     started = lab.start(*lab.run_words(*QEMU_CELL, "--attempts", "2"))
     read_until(started.stdout, ": boot")
     os.kill(qemu_of(lab), signal.SIGKILL)
-    out, _ = started.communicate(timeout=300)
+    out, _ = started.communicate(timeout=900)
 
     assert started.returncode == 0, out
     run = lab.runs()[0]
@@ -195,7 +195,7 @@ def test_a_killed_cell_is_told_and_cleaned_up_by_the_controller(lab: Lab) -> Non
     run = lab.runs()[0]
     pid = next(event["pid"] for event in lab.journal(run) if event["event"] == "cell-started")
     os.kill(pid, signal.SIGKILL)
-    out, _ = started.communicate(timeout=120)
+    out, _ = started.communicate(timeout=300)
 
     assert started.returncode == 3, out
     assert "the cell's process was killed from outside (SIGKILL)" in out
@@ -225,4 +225,4 @@ def qemu_of(lab: Lab) -> int:
     def pid() -> int | None:
         return next((int(line.split()[0]) for line in lab.processes() if "qemu-system" in line.split()[1]), None)
 
-    return waiting.until(pid, what="QEMU to run", timeout_s=60.0)
+    return waiting.until(pid, what="QEMU to run", timeout_s=180.0)

@@ -15,7 +15,7 @@ from lab.results.store import Run
 REPOSITORY = Path(__file__).parents[2]
 CHECKS = ("boot/test_core.py", "device/test_serial_console.py", "firmware", "net/test_ip_reporting.py")
 
-pytestmark = pytest.mark.minutes
+pytestmark = [pytest.mark.minutes, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     command += [str(REPOSITORY / "suites" / "conformance" / name) for name in CHECKS]
     command += ["--lab-inventory", "inventories/local", "--lab-cell", "uml/jeos/uml", "--lab-directory", str(directory)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=840)
     assert done.returncode == 0, done.stdout + done.stderr
     return Run.open(directory)
 

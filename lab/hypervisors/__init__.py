@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 from pathlib import Path
 from typing import cast
@@ -11,6 +12,7 @@ from lab.contracts import Driver
 from lab.errors import ConfigurationError
 
 
+@functools.cache
 def names() -> tuple[str, ...]:
     """Every driver of this package, sorted; a leading underscore marks a driver's private modules."""
     here = Path(__file__).parent

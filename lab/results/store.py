@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -123,6 +123,13 @@ class Run:
     @property
     def id(self) -> str:
         return self.document.run
+
+    def concluded(self, document: RunDocument) -> Run:
+        """The same with another document; cells that were read already are not read again."""
+        run = replace(self, document=document)
+        if "_cells" in self.__dict__:
+            run.__dict__["_cells"] = self._cells
+        return run
 
     def cells(self) -> Sequence[CellResult]:
         """Every cell that has a directory, sorted."""

@@ -83,19 +83,24 @@ class PlainDisplay:
         return
 
     def started(self, work: CellWork) -> None:
-        self.console.print(f"  start    {work.cell}", markup=False, highlight=False, soft_wrap=True)
+        self._line(f"  start    {work.cell}")
 
     def progress(self, progress: Progress) -> None:
         if progress.done == 0:
-            line = f"           {progress.cell}: {_one_line(progress.phase)}"
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._line(f"           {progress.cell}: {_one_line(progress.phase)}")
 
     def finished(self, result: CellResult) -> None:
         self._done += 1
         self.console.print(Text(f"[{self._done}/{self.total}] ").append(result_line(result)), soft_wrap=True)
 
     def say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._line(line)
+
+    def _line(self, line: str) -> None:
+        # Without rich, which lays out even a plain line for a quarter of a millisecond.
+        if not self.console.quiet:
+            self.console.file.write(f"{line}\n")
+            self.console.file.flush()
 
 
 @dataclass

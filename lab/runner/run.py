@@ -90,13 +90,14 @@ class Run:
         except KeyboardInterrupt:
             self._undo(executor)
             journal.append(_event("interrupted"))
-            return self._close(ExitCode.INTERRUPTED)
+            return self._close(store.Run.open(self.layout.root), ExitCode.INTERRUPTED)
         except LabError:
             self._undo(executor)
             raise
-        code = exit_code.of(store.Run.open(self.layout.root), self.plan)
+        done = store.Run.open(self.layout.root)
+        code = exit_code.of(done, self.plan)
         journal.append(_event("run-finished", exit_code=int(code)))
-        return self._close(code)
+        return self._close(done, code)
 
     # -- cells ---------------------------------------------------------------------------------------------
 
@@ -187,15 +188,14 @@ class Run:
         if reaped.problem:
             self.display.say(f"{reaped.host}: {reaped.problem}")
 
-    def _close(self, code: ExitCode) -> ExitCode:
+    def _close(self, run: store.Run, code: ExitCode) -> ExitCode:
         """Write the documents that are made when nothing happens any more."""
-        run = store.Run.open(self.layout.root)
         counts = Counter(record.outcome for record in run.records())
         document = run.document.model_copy(
             update={"finished": datetime.now(UTC), "exit_code": int(code), "outcomes": dict(counts)}
         )
         store.write_document(self.layout.run_json, document)
-        run = store.Run.open(self.layout.root)
+        run = run.concluded(document)
         junit.write(run)
         allure.write(run)
         return code

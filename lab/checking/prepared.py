@@ -54,6 +54,12 @@ def ahead(suites: Path) -> None:
     _ahead[:] = [_begin(suites)]
 
 
+def forget(suites: Path) -> None:
+    """Undo `ahead`: those suites are gone."""
+    _catalogues.pop(suites, None)
+    _ahead[:] = [prepared for prepared in _ahead if prepared.suites != suites]
+
+
 def catalogue_of(suites: Path) -> Catalogue:
     """The catalogue, as it was read ahead or as it is now. Raises `InventoryProblems`."""
     return _catalogues.get(suites) or catalogue.load(suites)

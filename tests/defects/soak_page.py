@@ -80,7 +80,7 @@ def _failures(rounds: Sequence[Round]) -> list[str]:
         for check, reason in done.failures.items():
             short = check.rpartition("::")[2]
             told = " ".join(reason.split()).replace("`", "'")
-            why = cause(check, reason) or "**Not explained yet.**"
+            why = cause(done.revision, check, reason) or "**Not explained yet.**"
             lines.append(
                 f"- `{done.cell}`, {done.scope}, round {done.number}, revision {done.revision}, `{short}`: "
                 f"`{told[:300]}` {why}"

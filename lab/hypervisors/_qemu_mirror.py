@@ -15,6 +15,7 @@ from lab.hypervisors._qemu_monitor import Monitor
 from lab.hypervisors._qemu_store import Directory, require_space
 
 _SOCKET = "nbd.sock"
+_ENDING = ("aborting", "concluded")  # job.c, `JobVerbTable`: nothing more can be cancelled then
 
 
 def prepare(directory: Directory, there: Directory) -> None:
@@ -82,14 +83,23 @@ def finish(directory: Directory, source: Monitor, target: Monitor) -> int:
 def clean(source: Monitor) -> None:
     """Take away what `begin` made here, whatever came of it."""
     for name, job in _jobs(source).items():
-        if job["status"] != "concluded":
-            source.command("block-job-cancel", {"device": name, "force": True})
+        if job["status"] not in _ENDING:
+            _break_off(source, name)
     source.until(lambda: _all_ended(source), what="QEMU to stop copying", timeout_s=60)
     for name in _jobs(source):
         source.command("job-dismiss", {"id": name})
     for node in source.command("query-named-block-nodes", {"flat": True}):
         if node["node-name"].startswith(_far("")):
             source.command("blockdev-del", {"node-name": node["node-name"]})
+
+
+def _break_off(source: Monitor, name: str) -> None:
+    try:
+        source.command("block-job-cancel", {"device": name, "force": True})
+    except HypervisorRefused:
+        # A copy whose other end has died fails when it comes to write, which may be just now.
+        if _jobs(source)[name]["status"] not in _ENDING:
+            raise
 
 
 def _jobs(monitor: Monitor) -> Mapping[str, Any]:

@@ -124,12 +124,46 @@ def test_a_destination_that_dies_leaves_the_machine_where_it_was(ticker: Any, mo
         with pytest.raises(HypervisorRefused):
             machine.migrate_live("second", with_storage=True)
 
+    assert machine.directory.read().move is None
     assert machine.place() == "first"
     assert processes(machine) == [before.pid]
     ticker.counts_on()
     assert ticker.stumbles() == []
     machine.migrate_live("second", with_storage=True)
     ticker.counts_on()
+
+
+def test_a_copy_that_fails_while_it_is_broken_off_is_cleared_away_too() -> None:
+    class Source:
+        """QEMU whose copy fails between the question how it is and the order to break it off."""
+
+        def __init__(self) -> None:
+            self.jobs = {"copy-root": "running"}
+            self.nodes = ["far-root", "root"]
+
+        def command(self, name: str, arguments: dict[str, object] | None = None) -> Any:
+            match name:
+                case "query-jobs":
+                    return [{"id": name, "status": status} for name, status in self.jobs.items()]
+                case "query-named-block-nodes":
+                    return [{"node-name": node} for node in self.nodes]
+                case "block-job-cancel":
+                    self.jobs["copy-root"] = "concluded"
+                    raise HypervisorRefused("job copy-root in state concluded cannot accept command verb cancel")
+                case "job-dismiss":
+                    del self.jobs["copy-root"]
+                case "blockdev-del":
+                    self.nodes.remove(str((arguments or {})["node-name"]))
+            return None
+
+        def until(self, probe: Callable[[], bool], **_: Any) -> bool:
+            return waiting.until(probe, what="the copy to end", timeout_s=0)
+
+    source = Source()
+
+    _qemu_mirror.clean(source)  # type: ignore[arg-type]
+
+    assert (source.jobs, source.nodes) == ({}, ["root"])
 
 
 def test_a_source_that_dies_is_gone_and_nothing_stays_of_the_other(

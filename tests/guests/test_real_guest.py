@@ -23,20 +23,22 @@ from lab.guests.identity import Identity
 from lab.hypervisors import qemu
 from lab.inventory.models import BuildSource
 from lab.provisioning import images, keys, seed
+from tests.greeting import until_it_greets
 
 pytestmark = [pytest.mark.minutes, pytest.mark.timeout(900)]
 
 PROFILE = Profile("pc", Firmware.BIOS, "pc", "virtio", "virtio", 1, 256)
+SOON_S = 60.0  # what a busy machine may need between two programs; a clock that was not set is years late
 
 
 @dataclass
 class Booted:
-    """The guest as the tests of this module leave it, one after the other."""
+    """The guest; who changes who it is changes it back, and who writes to its console does so behind its boot."""
 
     guest: Guest
     machine: Machine
     identity: Identity
-    seed: Path
+    console_at_login: bytes
 
 
 @pytest.fixture(scope="module")
@@ -66,21 +68,20 @@ def boot(folder: Path, name: str) -> Iterator[Booted]:
         machine = host.create(MachineSpec(f"{name}-{pid}", owner, image, PROFILE, seed=seed_path))
         try:
             machine.start()
-            endpoint = machine.endpoint(22)
-            waiting.until(lambda: ssh.probe(endpoint, timeout_s=2) is ssh.Answer.BANNER, what="jeos", timeout_s=300)
+            until_it_greets(machine, timeout_s=600)
             login = SshLogin("root", key.private, identity.host_key_public)
-            channel = ssh.connect(endpoint, login, timeout_s=120)
+            channel = ssh.connect(machine.endpoint(22), login, timeout_s=120)
             guest = Guest(
                 cell=Cell("qemu", "jeos", "pc"), hypervisor=host, machine=machine, channel=channel, family="linux"
             )
-            yield Booted(guest, machine, identity, seed_path)
+            yield Booted(guest, machine, identity, machine.console())
             guest.close()
         finally:
             machine.destroy()
 
 
 def test_its_console_tells_that_it_booted(booted: Booted) -> None:
-    found = triage.triage(booted.machine.console())
+    found = triage.triage(booted.console_at_login)
 
     assert (found.booted, found.failure_class) == (True, "none")
     assert found.kernel == booted.guest.check("uname", "-r")
@@ -129,20 +130,22 @@ def test_a_renewed_identity_replaces_host_key_name_and_clock(booted: Booted) -> 
     renewal = linux.renew_identity(guest.channel, fresh, key.public, datetime.now(UTC))
 
     with pytest.raises(HostKeyChanged):
-        ssh.connect(booted.machine.endpoint(22), old, timeout_s=60)
+        ssh.connect(booted.machine.endpoint(22), old, timeout_s=120)
     login = SshLogin("root", key.private, fresh.host_key_public)
-    channel = ssh.connect(booted.machine.endpoint(22), login, timeout_s=60)
+    channel = ssh.connect(booted.machine.endpoint(22), login, timeout_s=120)
     late_s = linux.await_clock(channel, renewal).clock_late_s
     assert late_s is not None
-    assert late_s < 5
+    assert late_s < SOON_S
     sent = datetime.now(UTC).timestamp()
     seconds = int(channel.run(("date", "-u", "+%s")).out)
     answered = datetime.now(UTC).timestamp()
     assert channel.run(("hostname",)).out == "real-2"
     assert channel.run(("cat", "/etc/machine-id")).out == fresh.machine_id
-    # Whole seconds, and what a busy machine needs between two programs.
-    assert sent - 3 < seconds < answered + 2
+    assert sent - SOON_S < seconds < answered + SOON_S
+    linux.renew_identity(channel, booted.identity, key.public, datetime.now(UTC))
     channel.close()
+    guest.reconnect(timeout_s=120)
+    assert guest.check("hostname") == booted.identity.hostname
 
 
 FORGED = (
@@ -192,7 +195,7 @@ def test_a_panic_is_told_from_a_program_that_prints_one(untouched: Booted) -> No
     assert triage.triage(machine.console()).failure_class == "none"
 
     with pytest.raises((CommandTimedOut, GuestError)):
-        guest.run("sh", "-c", "echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger", timeout_s=20)
+        guest.run("sh", "-c", "echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger", timeout_s=60)
 
     found = waiting.until(
         lambda: (found := triage.triage(machine.console())).failure_class == "kernel-panic" and found,

@@ -16,13 +16,14 @@ from lab.guests.channels import ssh
 from lab.guests.identity import Identity
 from lab.inventory.models import BuildSource
 from lab.provisioning import images, keys, seed
+from tests.greeting import until_it_greets
 
 
 class BootingFixtures:
     """A subclass says which `hardware`, how to `connect`, and how long a boot may take at most."""
 
     hardware: Profile
-    boot_timeout_s = 120.0
+    boot_timeout_s = 300.0
 
     @classmethod
     def connect(cls) -> AbstractContextManager[Hypervisor]:
@@ -76,10 +77,12 @@ class BootingFixtures:
     def log_in(cls, login: SshLogin) -> Callable[[Machine], Channel]:
         def attempt(machine: Machine) -> Channel | None:
             try:
-                return ssh.connect(machine.endpoint(22), login, timeout_s=20)
+                return ssh.connect(machine.endpoint(22), login, timeout_s=60)
             except GuestError:
                 return None
 
-        return lambda machine: waiting.until(
-            lambda: attempt(machine), what="the guest to answer", timeout_s=cls.boot_timeout_s
-        )
+        def log_in(machine: Machine) -> Channel:
+            until_it_greets(machine, timeout_s=cls.boot_timeout_s)
+            return waiting.until(lambda: attempt(machine), what="the guest to answer", timeout_s=cls.boot_timeout_s)
+
+        return log_in

@@ -11,14 +11,14 @@ from lab.hypervisors import qemu
 from lab.testing.hypervisor import HypervisorContract
 from tests.hypervisors.booting import BootingFixtures
 
-pytestmark = pytest.mark.minutes
+pytestmark = [pytest.mark.minutes, pytest.mark.timeout(900)]
 
 
 class QemuFixtures(BootingFixtures):
     """What the contract suite asks for; a subclass chooses the hardware."""
 
     hardware = Profile("plain", Firmware.BIOS, "q35", "virtio", "virtio", 1, 256, max_vcpus=2, max_memory_mib=384)
-    boot_timeout_s = 240.0
+    boot_timeout_s = 400.0
 
     @classmethod
     def connect(cls) -> AbstractContextManager[Hypervisor]:

@@ -11,7 +11,7 @@ import pytest
 from lab import waiting
 from tests.runner.conftest import Lab
 
-pytestmark = pytest.mark.minutes
+pytestmark = [pytest.mark.minutes, pytest.mark.timeout(1200)]
 
 
 def test_user_mode_linux_qualifies(lab: Lab) -> None:
@@ -19,7 +19,7 @@ def test_user_mode_linux_qualifies(lab: Lab) -> None:
     features = ("host", "machines", "guest", "tpm", "serial_input", "disk_hotplug", "nic_hotplug")
     chosen = [word for feature in features for word in ("--feature", f"driver.{feature}")]
     started = lab.start("qualify", str(lab.inventory), "uml", "--json", "--reports", str(lab.reports), *chosen)
-    out, _ = started.communicate(timeout=280)
+    out, _ = started.communicate(timeout=900)
 
     (run,) = lab.runs()
     records = lab.records(run)
@@ -40,16 +40,16 @@ def test_an_interrupted_qualification_undoes_everything_and_is_taken_up_again(la
     started = lab.start("qualify", str(lab.inventory), "uml", "--reports", str(lab.reports), *chosen)
 
     def has_records() -> bool:
-        return len(lab.runs()) == 1 and len(lab.records(lab.runs()[0])) > 6 if lab.reports.exists() else False
+        return len(lab.runs()) == 1 and len(lab.records(lab.runs()[0])) > 6
 
-    waiting.until(has_records, what="some promises to be judged", timeout_s=120)
-    assert lab.machine_files()
+    waiting.until(has_records, what="some promises to be judged", timeout_s=600)
+    waiting.until(lab.machine_files, what="a machine to be left behind", timeout_s=120)
     started.send_signal(signal.SIGINT)
-    started.communicate(timeout=120)
+    started.communicate(timeout=180)
 
     assert started.returncode == 130
     assert lab.machine_files() == []
-    assert lab.processes() == []
+    waiting.until(lambda: not lab.processes(), what="no process to be left", timeout_s=60)
     assert lab.journal(lab.runs()[0])[-1]["event"] == "interrupted"
 
     code, out = lab.run("--resume", "last")

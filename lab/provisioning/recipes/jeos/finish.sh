@@ -20,6 +20,11 @@ cp "$TREE/bin/busybox" "$ROOT/usr/bin/busybox"
 chroot "$ROOT" /bin/busybox --install -s /usr/bin
 copy_program /usr/sbin/dropbear /usr/bin/dropbearkey /usr/lib/dropbear/dropbearconvert /usr/sbin/qemu-ga
 mv "$ROOT/usr/lib/dropbear/dropbearconvert" "$ROOT/usr/bin/dropbearconvert"
+# busybox's date sets whole seconds only, and a guest that is restored would wait for the next one.
+rm "$ROOT/usr/bin/date"
+for place in /bin/date /usr/bin/date; do
+    [ ! -f "$TREE$place" ] || { copy_program "$place"; break; }
+done
 # Where it lies differs between releases of Debian.
 for place in /sbin/ethtool /usr/sbin/ethtool; do
     [ ! -f "$TREE$place" ] || { copy_program "$place"; break; }
@@ -46,7 +51,7 @@ make_initrd "$kernel" "$TREE/bin/busybox"
 cp "$TREE/boot/vmlinuz-$kernel" "$OUT/vmlinuz"
 make_disk "$ROOT" "$LAB_DISK_MIB"
 rm -rf "$ROOT"
-for package in busybox-static dropbear-bin ethtool qemu-guest-agent "linux-image-$kernel"; do
+for package in busybox-static coreutils dropbear-bin ethtool qemu-guest-agent "linux-image-$kernel"; do
     log=$TREE/usr/share/doc/$package
     # A package whose documentation is a link to its source package's says its version there.
     zcat "$log"/changelog.Debian*.gz 2>/dev/null | sed -n "1s/^[^ ]* (\([^)]*\)).*/$package \1/p"

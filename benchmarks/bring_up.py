@@ -35,6 +35,7 @@ from lab.guests.identity import Identity  # noqa: E402
 from lab.inventory.load import load  # noqa: E402
 from lab.provisioning import keys, seed  # noqa: E402
 from lab.provisioning.bring_up import CellSession, open_session  # noqa: E402
+from lab.provisioning.first_login_warm import Kept  # noqa: E402
 
 CELL = Cell.parse("qemu/jeos/pc-bios")
 WARM_LIMIT, COLD_LIMIT = 1.5, 1.05
@@ -155,8 +156,8 @@ def learnt(folder: Path) -> ByHand:
         if not isinstance(clones, ClonesWarm) or not opened.is_warm:
             raise spent.Failed(f"{CELL} saved no machine")
         key = clones.warm_key(machine.spec)
-        identity = Identity.from_bytes(clones.warm_identity(key))
-        return _parsed(machine, locations.cache() / "warm/qemu" / key, identity)
+        kept = Kept.from_bytes(clones.warm_identity(key))
+        return _parsed(machine, locations.cache() / "warm/qemu" / key, kept.identity)
 
 
 def _parsed(machine: Machine, saved: Path, identity: Identity) -> ByHand:

@@ -12,6 +12,7 @@ from lab.contracts.behaviour import (
 )
 from lab.contracts.capabilities import (
     CAPABILITY_PROTOCOLS,
+    LINE_PORT,
     Balloons,
     BootsFromNetwork,
     ClonesWarm,
@@ -19,6 +20,7 @@ from lab.contracts.capabilities import (
     CountsResets,
     EmulatesTpm,
     FreezesFilesystems,
+    HasLine,
     HotplugsCpus,
     HotplugsDisks,
     HotplugsMemory,
@@ -58,6 +60,7 @@ from lab.contracts.values import (
 
 __all__ = [
     "CAPABILITY_PROTOCOLS",
+    "LINE_PORT",
     "NAME_PATTERN",
     "Balloons",
     "BootsFromNetwork",
@@ -73,6 +76,7 @@ __all__ = [
     "Endpoint",
     "Firmware",
     "FreezesFilesystems",
+    "HasLine",
     "HostFacts",
     "HotplugsCpus",
     "HotplugsDisks",

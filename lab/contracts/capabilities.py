@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Protocol, runtime_checkable
@@ -116,6 +117,21 @@ class HotplugsNics(Protocol):
     def attach_nic(self, name: str, mac: str) -> None: ...
 
     def detach_nic(self, name: str) -> None: ...
+
+
+LINE_PORT = "org.interop-lab.line.0"
+"""What the guest knows its end of a line by: the name of a virtio-serial port."""
+
+
+@runtime_checkable
+class HasLine(Protocol):
+    """Of a machine: a line to a program in its guest, beside every network; the guest's end is `LINE_PORT`."""
+
+    def line(self) -> socket.socket:
+        """Connect; the caller closes it. Of a machine just cloned it is open since before its processors ran.
+
+        The guest's program reads an end of file while nobody is connected. Raises `HypervisorRefused`.
+        """
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.contracts import Firmware, MachineSpec, Profile
+from lab.contracts import LINE_PORT, Firmware, MachineSpec, Profile
 from lab.hypervisors import _qemu_firmware as firmware
 from lab.hypervisors import _qemu_plugged as plugged
 from lab.hypervisors import _qemu_tpm as tpm
@@ -26,6 +26,7 @@ ROOT_DEVICES: Mapping[str, str] = {
 }
 CHIPSETS = ("pc", "q35")
 AGENT_PORT = "org.qemu.guest_agent.0"  # the name that the agent looks for in the guest
+LINE_SOCKET = "line.sock"
 FIRMWARES = (Firmware.BIOS, Firmware.UEFI)
 
 # Where user-mode networking puts the guest; every machine has a network of its own, so all may look alike,
@@ -166,6 +167,7 @@ def _ways_in() -> list[str]:
         *("-chardev", "socket,id=monitor,path=qmp.sock,server=on,wait=off", "-mon", "chardev=monitor,mode=control"),
         # What the guest says while nobody listens is thrown away.
         *("-chardev", "socket,id=agent,path=agent.sock,server=on,wait=off"),
+        *("-chardev", f"socket,id=line,path={LINE_SOCKET},server=on,wait=off"),
     ]
 
 
@@ -278,6 +280,7 @@ def _small_devices(hardware: Hardware) -> list[str]:
         *_device({"driver": "i6300esb", "id": "watchdog"}),
         *_device({"driver": "virtio-serial-pci", "id": "ports"}),
         *_device({"driver": "virtserialport", "bus": "ports.0", "nr": 1, "chardev": "agent", "name": AGENT_PORT}),
+        *_device({"driver": "virtserialport", "bus": "ports.0", "nr": 2, "chardev": "line", "name": LINE_PORT}),
     ]
     found += tpm.words(profile)
     if boot is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import process
+from lab import locations, process
 from lab.contracts import Capability, HostFacts, Image, Machine, MachineSpec, Owner, Realness
 from lab.errors import HypervisorRefused, ImageError, MissingTool
 from lab.hypervisors import _qemu_accelerator as accelerator
@@ -49,6 +51,27 @@ def version_of(binary: str) -> tuple[str, str]:
             hint="apt-get install qemu-system-x86, from backports if the release has an older one",
         )
     return version, found[4] or version
+
+
+def known_version_of(binary: str) -> tuple[str, str]:
+    """The same, asked once for each file that the program is: the answer takes longer than a restored guest's."""
+    found = Path(binary).resolve().stat()
+    is_now = [binary, found.st_ino, found.st_size, found.st_mtime_ns]
+    memory = locations.cache() / "qemu-version.json"
+    try:
+        was, version, build = json.loads(memory.read_text())
+    except (OSError, ValueError, TypeError):
+        was, version, build = None, "", ""  # never asked, or damaged: ask
+    if was == is_now:
+        return str(version), str(build)
+    answer = version_of(binary)
+    draft = memory.with_name(f".{memory.name}.{os.getpid()}")
+    try:
+        draft.write_text(json.dumps([is_now, *answer]))
+        draft.replace(memory)
+    except OSError as reason:
+        raise process.disk_full_or(reason, f"writing {memory}") from reason
+    return answer
 
 
 class QemuHost:
@@ -140,7 +163,7 @@ class QemuHost:
         machine = self._new(spec, warm.disk_commands(key))
         with contextlib.ExitStack() as undo:
             undo.callback(machine.destroy)
-            warm.clone(key, machine.directory)
+            machine.keep_line(warm.clone(key, machine.directory))
             undo.pop_all()
         return machine
 

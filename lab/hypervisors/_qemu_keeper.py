@@ -20,9 +20,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+
+TYPE_CHECKING = False  # typing itself would be a third of what the keeper imports
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import IO, Any
 
 HEAD_BYTES = 1 << 20
 TAIL_BYTES = 1 << 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
@@ -11,6 +12,7 @@ from lab.errors import HypervisorRefused
 from lab.hypervisors import _qemu_boot as boot
 from lab.hypervisors import _qemu_growth as growth
 from lab.hypervisors import _qemu_guest as guest
+from lab.hypervisors import _qemu_line as line
 from lab.hypervisors import _qemu_move as move
 from lab.hypervisors import _qemu_plug as plug
 from lab.hypervisors import _qemu_power as power
@@ -31,6 +33,7 @@ class QemuMachine:
     def __init__(self, spec: MachineSpec, directory: Directory) -> None:
         self._spec = spec
         self.directory = directory
+        self._line: socket.socket | None = None
 
     @property
     def name(self) -> str:
@@ -96,7 +99,18 @@ class QemuMachine:
         """How often since the last start; whatever the guest asked for, nothing else happens to it."""
         return self.directory.read().fired + self.directory.events().fired
 
+    def line(self) -> socket.socket:
+        """The line to a program in the guest, which the caller closes; of a clone the one that its copy came with."""
+        kept, self._line = self._line, None
+        return kept or line.opened(self.directory)
+
+    def keep_line(self, opened: socket.socket) -> None:
+        """Keep an open line for who asks first."""
+        self._line = opened
+
     def destroy(self) -> None:
+        if self._line is not None:
+            self._line.close()
         if self.directory.exists():
             self._cut()
         self.directory.remove()

@@ -39,10 +39,10 @@ def ended(monitor: Monitor) -> dict[str, Any] | None:
     return told if told.get("status") in _ENDS else None
 
 
-def load(directory: Directory, path: Path, before_it_runs: Callable[[], None]) -> None:
+def load(directory: Directory, path: Path, before_it_runs: Callable[[Monitor], None]) -> None:
     """Start a machine with that memory; `before_it_runs` is called when it is loaded. Raises `HypervisorRefused`."""
     power.launch(directory, extra=("-S",), incoming=path)
     with power.monitor_of(directory) as monitor:
         monitor.until(lambda: monitor.status() != "inmigrate", what="QEMU to load the memory", timeout_s=LIMIT_S)
-        before_it_runs()
+        before_it_runs(monitor)
         monitor.command("cont")

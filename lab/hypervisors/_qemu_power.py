@@ -24,6 +24,7 @@ from lab.hypervisors import _qemu_arguments as arguments
 from lab.hypervisors import _qemu_boot_disk as boot_disk
 from lab.hypervisors import _qemu_firmware as firmware
 from lab.hypervisors import _qemu_networks as networks
+from lab.hypervisors import _qemu_overlay as overlay
 from lab.hypervisors import _qemu_ports as ports
 from lab.hypervisors import _qemu_tpm as tpm
 from lab.hypervisors._qemu_arguments import Files, Hardware
@@ -127,7 +128,8 @@ def overlay_command(backing: Path, backing_format: str, overlay: Path) -> list[s
 def make_disks(commands: list[list[str]]) -> None:
     """Raises `LabDiskFull`, `MissingTool`, `CommandFailed`."""
     for command in commands:
-        process.check([process.find(command[0], package=_PACKAGES[command[0]]), *command[1:]], timeout_s=120)
+        if not overlay.carried_out(command):
+            process.check([process.find(command[0], package=_PACKAGES[command[0]]), *command[1:]], timeout_s=120)
 
 
 def require_parts(spec: MachineSpec) -> None:
@@ -201,11 +203,10 @@ def _line(mark: Mark, directory: Directory, alter: Alter | None) -> list[str]:
 def _launch(directory: Directory, line: Sequence[str], incoming: Path | None) -> None:
     directory.forget_process()
     profile = directory.read().spec.profile
-    for left in ("qmp.sock", "agent.sock"):
-        (directory.here / left).unlink(missing_ok=True)
+    sockets = (directory.here / name for name in ("qmp.sock", "agent.sock", arguments.LINE_SOCKET))
+    for left in (*sockets, *directory.here.glob("stderr.log*")):
+        left.unlink(missing_ok=True)
     tpm.prepare(directory.here, profile)
-    for log_file in directory.here.glob("stderr.log*"):
-        log_file.unlink()
     job = {
         "directory": str(directory.here),
         "console": str(directory.path),
@@ -224,7 +225,8 @@ def _launch(directory: Directory, line: Sequence[str], incoming: Path | None) ->
             f"the keeper of {directory.path.name} did not start QEMU: {keeper.stderr.strip()[-500:]}"
         )
     try:
-        waiting.until(lambda: _answers(directory, running), what="QEMU's monitor to answer", timeout_s=START_LIMIT_S)
+        answers = lambda: _answers(directory, running)  # noqa: E731
+        waiting.until(answers, what="QEMU's monitor to answer", timeout_s=START_LIMIT_S, longest_pause_s=0.03)
     except LabError:
         _end(running)
         raise

@@ -48,7 +48,7 @@ def wake(directory: Directory) -> None:
     name = directory.read().spec.name
     power.kill(directory)  # one that was killed while it fell asleep or woke up
     try:
-        memory.load(directory, directory.saved, directory.forget_saved)
+        memory.load(directory, directory.saved, lambda monitor: directory.forget_saved())
     except LabError as reason:
         if directory.read().saved:
             power.kill(directory)

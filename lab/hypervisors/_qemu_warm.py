@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from typing import Any
 from lab import locations, log, process
 from lab.contracts import MachineSpec, MachineState
 from lab.errors import HypervisorRefused, NotSupported
+from lab.hypervisors import _qemu_line as line
 from lab.hypervisors import _qemu_memory as memory
 from lab.hypervisors import _qemu_power as power
 from lab.hypervisors import _qemu_snapshots as snapshots
@@ -155,18 +157,32 @@ def _publish(draft: Path, home: Path) -> None:
             raise
 
 
-def clone(warm_key: str, directory: Directory) -> None:
-    """Start a machine, whose directory is made, from the copy. Raises `HypervisorRefused` when it is unusable."""
+def clone(warm_key: str, directory: Directory) -> socket.socket:
+    """Start a machine, whose directory is made, from the copy; the line to what waits in its guest.
+
+    Raises `HypervisorRefused` when the copy is unusable.
+    """
     home = _home(warm_key)
     manifest = _manifest(warm_key)
     with ThreadPoolExecutor(1) as beside:
         # Reading the state to check it takes as long as QEMU takes to load it.
         checksum = beside.submit(_checksum, home / _STATE)
         directory.change(warm_key=warm_key)
+        lines: list[socket.socket] = []
+
+        def before_it_runs(monitor: Monitor) -> None:
+            lines.append(line.opened_while(monitor, directory))
+            _verify(checksum.result(), manifest)
+
         try:
-            memory.load(directory, home / _STATE, lambda: _verify(checksum.result(), manifest))
-        except HypervisorRefused as reason:
-            raise HypervisorRefused(f"the warm copy {warm_key[:12]} is unusable: {reason.what}") from reason
+            memory.load(directory, home / _STATE, before_it_runs)
+        except BaseException as reason:
+            for opened in lines:
+                opened.close()
+            if isinstance(reason, HypervisorRefused):
+                raise HypervisorRefused(f"the warm copy {warm_key[:12]} is unusable: {reason.what}") from reason
+            raise
+        return lines[0]
 
 
 def _verify(checksum: int, manifest: Mapping[str, Any]) -> None:

@@ -54,9 +54,9 @@ def connect(name: str, settings: Settings) -> Iterator[QemuHost]:
     """Find QEMU and check its version. Raises `MissingTool`, `MissingExtra`, `HostError`."""
     from lab import process
     from lab.hypervisors import _qemu_accelerator as accelerator
-    from lab.hypervisors._qemu_host import QemuHost, version_of
+    from lab.hypervisors._qemu_host import QemuHost, known_version_of
 
     accelerator.require_client()
     binary = process.find(settings.binary, package="qemu-system-x86")
     process.find("qemu-img", package="qemu-utils")
-    yield QemuHost(name, settings, binary, version_of(binary))
+    yield QemuHost(name, settings, binary, known_version_of(binary))

@@ -29,7 +29,8 @@ from lab.guests.guest import Guest
 from lab.guests.identity import Identity
 from lab.inventory.models import GuestEntry, Host, Inventory
 from lab.provisioning import evidence, images, keys, seed
-from lab.provisioning.first_login import GuestMaker, log_in, log_in_to_clone
+from lab.provisioning.first_login import GuestMaker, log_in
+from lab.provisioning.first_login_warm import Kept, kept_while, log_in_to_copy
 
 _log = log.get(__name__)
 
@@ -220,10 +221,11 @@ class CellSession:
         machine: Machine | None = None
         try:
             with self._phase("restore"):
-                template = Identity.from_bytes(clones.warm_identity(key))
+                kept = Kept.from_bytes(clones.warm_identity(key))
+                kept.require_key()
                 machine = clones.clone_warm(key, spec)
             with self._phase("renew"):
-                guest = log_in_to_clone(machine, self._guest_maker(machine), self._login(template), identity)
+                guest = log_in_to_copy(machine, self._guest_maker(machine), kept, self._login(kept.identity), identity)
         except LabError as reason:
             # A saved copy that does not wake up is the lab's affair; the guest is judged by a cold boot.
             _log.warning("warm.unusable", cell=self.cell, key=key, reason=reason)
@@ -254,21 +256,22 @@ class CellSession:
                     timeout_s=self.entry.boot_timeout_s,
                 )
             if save_with is not None:
-                self._save(save_with, spec, machine, identity)
+                self._save(save_with, guest, identity)
         except BaseException:
             evidence.collect(machine, self.directory, guest=None)
             machine.destroy()
             raise
         return _Current(machine, guest, self._login(identity), warm=False)
 
-    def _save(self, clones: ClonesWarm, spec: MachineSpec, machine: Machine, identity: Identity) -> None:
-        key = clones.warm_key(spec)
+    def _save(self, clones: ClonesWarm, guest: Guest, identity: Identity) -> None:
+        machine = guest.machine
+        key = clones.warm_key(machine.spec)
         if clones.has_warm(key):
             return
         self.progress("save for later cells")
         try:
-            with self._phase("save warm"):
-                clones.save_warm(key, machine, identity.to_bytes())
+            with self._phase("save warm"), kept_while(machine, guest, identity) as kept:
+                clones.save_warm(key, machine, kept.to_bytes())
         except (HypervisorRefused, LabDiskFull) as reason:
             # Only later speed is lost. If the machine itself suffered, the first check says so.
             _log.warning("warm.not_saved", cell=self.cell, key=key, reason=reason)

@@ -94,8 +94,25 @@ def log_in_to_clone(machine: Machine, make: GuestMaker, template: SshLogin, iden
 
     Clock, identity and entropy are renewed before any check sees the guest.
     """
+    guest = log_in_anew(machine, make, template)
+    try:
+        renewal = linux.renew_identity(guest.channel, identity, keys.client_key().public, datetime.now(UTC))
+    finally:
+        guest.close()
+    own = SshLogin(template.user, template.private_key, identity.host_key_public)
+    guest = log_in_anew(machine, make, own)
+    try:
+        linux.await_clock(guest.channel, renewal)
+    except BaseException:
+        guest.close()
+        raise
+    return guest
 
-    def answers(login: SshLogin) -> Guest | None:
+
+def log_in_anew(machine: Machine, make: GuestMaker, login: SshLogin) -> Guest:
+    """Log in to a restored copy, whose SSH server may be about to start anew. Raises `WaitedTooLong`."""
+
+    def answers() -> Guest | None:
         try:
             return make(login, LOGIN_TIMEOUT_S)
         except (GuestUnreachable, GuestHasNoSsh, GuestHasNoNetwork, HostKeyChanged) as reason:
@@ -103,20 +120,8 @@ def log_in_to_clone(machine: Machine, make: GuestMaker, template: SshLogin, iden
             _log.debug("clone.again", machine=machine.name, reason=reason)
             return None
 
-    what = f"the restored {machine.name} to answer"
-    guest = waiting.until(lambda: answers(template), what=what, timeout_s=CLONE_TIMEOUT_S)
-    try:
-        renewal = linux.renew_identity(guest.channel, identity, keys.client_key().public, datetime.now(UTC))
-    finally:
-        guest.close()
-    own = SshLogin(template.user, template.private_key, identity.host_key_public)
-    guest = waiting.until(lambda: answers(own), what=f"{what} with its own identity", timeout_s=CLONE_TIMEOUT_S)
-    try:
-        linux.await_clock(guest.channel, renewal)
-    except BaseException:
-        guest.close()
-        raise
-    return guest
+    what = f"the restored {machine.name} to answer with the host key {login.host_key[-12:]}"
+    return waiting.until(answers, what=what, timeout_s=CLONE_TIMEOUT_S, longest_pause_s=0.1)
 
 
 class _Prober:

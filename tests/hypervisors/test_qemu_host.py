@@ -244,3 +244,27 @@ def test_kvm_that_is_demanded_and_does_not_work_is_an_error(tmp_path: Path, devi
     with pytest.raises(HostError, match="KVM did not run a test guest") as caught:
         accelerator.choose("kvm", str(binary), "7.2")
     assert "lab_accelerator" in caught.value.hint
+
+
+def test_a_version_is_asked_once_for_each_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    asked = tmp_path / "asked"
+    binary = program(tmp_path, "qemu", f"echo >>{asked}\n{version_script('7.2.22 (Debian 1:7.2)')}")
+
+    told = [_qemu_host.known_version_of(str(binary)) for _ in range(3)]
+
+    assert told == [("7.2.22", "Debian 1:7.2")] * 3
+    assert asked.read_text() == "\n"
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "[[1], 2]", "null"])
+def test_a_program_that_changed_is_asked_anew_and_so_is_one_whose_answer_is_damaged(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    _qemu_host.known_version_of(str(program(tmp_path, "qemu", version_script("7.2.1"))))
+    (tmp_path / "interop-lab/qemu-version.json").write_text(damage)
+
+    assert _qemu_host.known_version_of(str(tmp_path / "qemu"))[0] == "7.2.1"
+    (tmp_path / "qemu").unlink()
+    assert _qemu_host.known_version_of(str(program(tmp_path, "qemu", version_script("10.0.1"))))[0] == "10.0.1"

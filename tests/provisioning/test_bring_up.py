@@ -180,7 +180,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
             raise made.boot_error
         return FakeGuest(machine)
 
-    def log_in_to_clone(machine: Machine, *_: object) -> FakeGuest:
+    def log_in_to_copy(machine: Machine, *_: object) -> FakeGuest:
         if made.clone_error is not None:
             raise made.clone_error
         return FakeGuest(machine)
@@ -189,7 +189,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr(bring_up.hypervisors, "load", lambda name: SimpleNamespace(connect=connect))
     monkeypatch.setattr(bring_up.images, "resolve", lambda source, *, progress: image)
     monkeypatch.setattr(bring_up, "log_in", log_in)
-    monkeypatch.setattr(bring_up, "log_in_to_clone", log_in_to_clone)
+    monkeypatch.setattr(bring_up, "log_in_to_copy", log_in_to_copy)
     return made
 
 
@@ -357,5 +357,18 @@ def test_whether_the_guest_is_warm_is_not_asked_of_its_peer(bench: Bench) -> Non
 
 def _identity() -> bytes:
     from lab.guests.identity import Identity
+    from lab.provisioning import keys
+    from lab.provisioning.first_login_warm import Kept
 
-    return Identity.make("template").to_bytes()
+    return Kept(Identity.make("template"), keys.client_key().public, None).to_bytes()
+
+
+def test_a_copy_that_an_earlier_lab_kept_is_forgotten_and_made_anew(bench: Bench) -> None:
+    from lab.guests.identity import Identity
+
+    bench.hypervisor.saved["key"] = Identity.make("template").to_bytes()
+
+    with bench.session() as session:
+        session.guest(cold=False)
+
+    assert bench.events == ["upload", "forget", "create", "start", "save", "destroy"]

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import re
 import secrets
+import socket
 from datetime import UTC, datetime
 
-from lab.contracts import Channel, CommandResult
+from lab.contracts import LINE_PORT, Channel, CommandResult
 from lab.errors import GuestCommandFailed
 from lab.guests.facts import Facts
-from lab.guests.families import _linux_facts, _linux_renewal
+from lab.guests.families import _linux_facts, _linux_renewal, _linux_waiting
 from lab.guests.families._linux_renewal import Renewal
+from lab.guests.families._linux_waiting import Server
 from lab.guests.identity import Identity
 
-__all__ = ["POWER_OFF", "REBOOT", "Renewal", "await_clock", "boot_id", "gather", "renew_identity"]
+__all__ = [
+    "POWER_OFF",
+    "REBOOT",
+    "Renewal",
+    "Server",
+    "await_clock",
+    "boot_id",
+    "gather",
+    "renew_identity",
+    "tell_identity",
+    "wait_for_identity",
+]
 
 REBOOT: tuple[str, ...] = ("reboot",)
 POWER_OFF: tuple[str, ...] = ("poweroff",)
@@ -62,6 +75,28 @@ def await_clock(channel: Channel, renewal: Renewal) -> Renewal:
         return renewal
     argv = ("/bin/sh", "-c", _linux_renewal.CLOCK, "sh", str(renewal.ticking))
     return _linux_renewal.with_clock(renewal, channel.run(argv, timeout_s=60.0).out, datetime.now(UTC))
+
+
+def wait_for_identity(channel: Channel, line: socket.socket) -> Server | None:
+    """Leave a program waiting at the guest's end of an open line, for its copies; none where it cannot.
+
+    It takes some seconds, because the guest may come to rest before. The program ends with the line.
+    Raises `GuestCommandFailed`, `CommandTimedOut`, `GuestUnreachable`.
+    """
+    argv = ("/bin/sh", "-c", _linux_waiting.START, "sh", LINE_PORT, _linux_waiting.WAITER)
+    result = channel.run(argv, timeout_s=180.0)
+    if result.status != 0:
+        raise GuestCommandFailed(f"nobody can be left waiting in the guest: {_said(result)}")
+    return _linux_waiting.await_waiter(line) if result.out == "started" else None
+
+
+def tell_identity(line: socket.socket, server: Server, identity: Identity) -> bool:
+    """Give a copy in which somebody waits its identity, the time and entropy, before anybody logs in.
+
+    Whether the random generator took the entropy in at once (see `Renewal`). Raises `GuestCommandFailed`,
+    `GuestUnreachable`.
+    """
+    return _linux_waiting.tell(line, server, identity)
 
 
 def _said(result: CommandResult) -> str:

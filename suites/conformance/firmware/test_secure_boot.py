@@ -59,7 +59,7 @@ def _variable(guest: Guest, name: str) -> str:
     return linux.sh(guest, script).strip()
 
 
-@check("firmware.secure_boot", needs=(Capability.SECURE_BOOT,), spoils=True, timeout_s=900)
+@check("firmware.secure_boot", needs=(Capability.SECURE_BOOT,), spoils=True, timeout_s=900, defect=True)
 def test_what_nobody_signed_does_not_run(guest: Guest, machine: Machine, reconnect: Reconnect) -> None:
     """Catches secure boot that is only said to be on: the same boot program without its signature must not start."""
     if not machine.spec.profile.secure_boot:

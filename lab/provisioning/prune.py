@@ -5,6 +5,7 @@ What a machine that exists needs stays, whatever run or person it belongs to: it
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -135,7 +136,11 @@ def _keys(inventory: Inventory, host: Host, hypervisor: KeepsCache) -> Iterator[
 def _marks() -> list[str]:
     """The text of every machine's mark on this machine, those of other inventories too."""
     texts = []
-    for path in (locations.state() / "machines").rglob("machine.json"):
+    # A walk goes on when a folder is removed under it, and a glob does not.
+    for folder, _, files in os.walk(locations.state() / "machines"):
+        if "machine.json" not in files:
+            continue
+        path = Path(folder) / "machine.json"
         try:
             texts.append(path.read_text(errors="replace"))
         except OSError as reason:

@@ -37,6 +37,7 @@ class Kept:
             "identity": self.identity.to_bytes().decode(),
             "authorized_key": self.authorized_key,
             "waits": self.waits,
+            "waiter": linux.WAITER_DIGEST,
         }
         return json.dumps(content).encode()
 
@@ -55,6 +56,8 @@ class Kept:
             raise damaged from None
         if not isinstance(content, dict) or content.get("schema") != _SCHEMA:
             raise damaged
+        if content.get("waiter") != linux.WAITER_DIGEST:
+            raise ConfigurationError("in a warm copy another lab's program waits", hint="the next run makes it anew")
         identity, key, waits = (content.get(name) for name in ("identity", "authorized_key", "waits"))
         if not isinstance(identity, str) or not isinstance(key, str) or waits not in (None, *linux.Server):
             raise damaged

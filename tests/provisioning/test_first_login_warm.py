@@ -71,10 +71,12 @@ def test_what_is_kept_is_read_as_it_was_written(waits: Server | None) -> None:
         b"",
         b"[]",
         b"{" * 100_000,
+        Kept(OLD, "k", Server.DROPBEAR).to_bytes().replace(linux.WAITER_DIGEST.encode(), b"0" * 64),
+        Kept(OLD, "k", None).to_bytes().replace(b'"schema": 2', b'"schema": 1'),
         json.dumps({"schema": 3}).encode(),
-        json.dumps({"schema": 2, "identity": "{}", "authorized_key": 1, "waits": None}).encode(),
-        json.dumps({"schema": 2, "identity": OLD.to_bytes().decode(), "authorized_key": "k", "waits": "x"}).encode(),
-        json.dumps({"schema": 2, "identity": OLD.to_bytes().decode(), "authorized_key": "k", "waits": []}).encode(),
+        Kept(OLD, "k", None).to_bytes().replace(b'"authorized_key": "k"', b'"authorized_key": 1'),
+        Kept(OLD, "k", None).to_bytes().replace(b'"waits": null', b'"waits": "x"'),
+        Kept(OLD, "k", None).to_bytes().replace(b'"waits": null', b'"waits": []'),
     ],
 )
 def test_what_another_lab_kept_is_refused_and_never_quoted(data: bytes) -> None:

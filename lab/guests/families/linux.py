@@ -12,12 +12,13 @@ from lab.errors import GuestCommandFailed
 from lab.guests.facts import Facts
 from lab.guests.families import _linux_facts, _linux_renewal, _linux_waiting
 from lab.guests.families._linux_renewal import Renewal
-from lab.guests.families._linux_waiting import Server
+from lab.guests.families._linux_waiting import WAITER_DIGEST, Server
 from lab.guests.identity import Identity
 
 __all__ = [
     "POWER_OFF",
     "REBOOT",
+    "WAITER_DIGEST",
     "Renewal",
     "Server",
     "await_clock",

@@ -1,7 +1,7 @@
 """A cell of nothing, run once in the server that cells fork from, so that cells need not be the first.
 
 Who runs Python code for the first time fills its caches, and in a forked process copies the memory that they are in:
-of what a cell with one check costs, that was two fifths (docs/decisions/0024). The check, the host and the guest are
+that was nearly half of what a cell with one check costs (docs/decisions/0024). The check, the host and the guest are
 ours; the suites, whose code may crash or hang, are not touched.
 """
 

@@ -72,7 +72,8 @@ elif [ -e /etc/ssh/ssh_host_ed25519_key ] && [ -e /run/sshd.pid ]; then
 else
   nobody
 fi
-give_up() { [ -z "$second" ] || { kill "$second"; rm -f $pipe; }; exit 1; }
+# By force: dropbear notes that it is to end, and goes on opening its pipe.
+give_up() { [ -z "$second" ] || { kill -KILL "$second"; rm -f $pipe; }; exit 1; }
 echo "waiting $kind" >&3
 # Here it is saved. Where nobody is at the other end of the line, this ends.
 IFS= read -r now <&3 && [ -n "$now" ] || give_up

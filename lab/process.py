@@ -111,13 +111,15 @@ def end(process: subprocess.Popen[bytes], *, patience_s: float = 3.0) -> None:
 def start_time(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; with its id it names one process for ever.
 
-    `None` when there is no such process or only its zombie (proc(5), /proc/PID/stat, fields 3 and 22).
+    `None` when there is no such process or only its zombie (proc(5), /proc/PID/stat, fields 3, 20 and 22). One whose
+    first thread has ended and others not shows as a zombie too, and is none: it still has files and children.
     """
     try:
         after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if after_name[0] in (b"Z", b"X") else int(after_name[19])
+    is_over = after_name[0] in (b"Z", b"X") and int(after_name[17]) <= 1
+    return None if is_over else int(after_name[19])
 
 
 def is_alive(pid: int, started: int) -> bool:

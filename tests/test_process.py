@@ -73,6 +73,26 @@ def test_a_process_that_ended_has_no_start_time() -> None:
     assert process.start_time(ended.pid) is None
 
 
+_FIRST_THREAD_ENDS = """
+import ctypes, threading
+threading.Thread(target=input).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_lives_whose_first_thread_alone_has_ended() -> None:
+    with subprocess.Popen([sys.executable, "-c", _FIRST_THREAD_ENDS], stdin=subprocess.PIPE) as other:
+        started = process.start_time(other.pid)
+        assert started is not None
+        state = Path(f"/proc/{other.pid}/stat")
+        waiting.until(lambda: b") Z " in state.read_bytes(), what="the first thread to end", timeout_s=60)
+
+        assert process.is_alive(other.pid, started)
+
+        other.kill()
+        waiting.until(lambda: not process.is_alive(other.pid, started), what="the others to end", timeout_s=60)
+
+
 def test_ending_by_id_leaves_a_process_alone_whose_start_time_differs() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         started = process.start_time(other.pid)

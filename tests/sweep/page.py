@@ -27,6 +27,7 @@ compares it with an undisturbed one.
 
 Moments are drawn evenly over the run, so a phase is hit as often as it is long; what has no row was not hit. A table
 counts the kills that were made, no more: the sweep goes on where it was when it is called with a larger `--kills`.
+What was not survived stays in the table after its cause is mended.
 """
 
 

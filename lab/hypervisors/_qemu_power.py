@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,8 +33,7 @@ from lab.hypervisors._qemu_monitor import Monitor, MonitorLost, talk
 from lab.hypervisors._qemu_store import Directory, Mark, Running
 
 START_LIMIT_S = 60.0
-# How long what ends by itself may take; all of it comes at once on a machine that has time.
-_CLOSING_S = 30.0
+_CLOSING_S = 30.0  # for what ends by itself, which is at once on a machine that has time
 _KEEPER = Path(__file__).with_name("_qemu_keeper.py")
 _PACKAGES = {
     "qemu-img": "qemu-utils",
@@ -252,7 +252,7 @@ def _start_error(directory: Directory, running: Running) -> LabError:
     if "cannot set up guest memory" in said or "Cannot allocate memory" in said:
         return LabBusy(f"this machine has not enough free memory: {said}", hint="run fewer cells at once")
     # Nobody but the system, out of memory, or a person ends a program so.
-    return MachineVanished(what) if "(signal 9)" in said else HypervisorRefused(what)
+    return (MachineVanished if directory.events().exit_status == -signal.SIGKILL else HypervisorRefused)(what)
 
 
 def _last_words(directory: Directory, running: Running) -> str:

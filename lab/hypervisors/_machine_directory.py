@@ -7,8 +7,10 @@ Below every driver that keeps its machines so, because no driver imports another
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -53,6 +55,21 @@ def every(driver: str, host: str, read: Callable[[Path], T]) -> Iterator[tuple[P
             _log.warning("machine.unreadable", path=path, reason=reason)
         else:
             yield path, found
+
+
+def connect(directory: Path, name: str) -> socket.socket:
+    """A connection to the UNIX socket `name` of that directory. Raises `OSError`."""
+    # An address of a UNIX socket has 107 bytes (unix(7)) and a machine's path may have more.
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(f"/proc/self/fd/{opened}/{name}")
+    except OSError:
+        connection.close()
+        raise
+    finally:
+        os.close(opened)
+    return connection
 
 
 def is_marked(path: Path) -> bool:

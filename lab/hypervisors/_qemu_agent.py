@@ -19,8 +19,8 @@ from typing import Any
 
 from lab import waiting
 from lab.errors import GuestError, GuestUnreachable, WaitedTooLong
+from lab.hypervisors import _machine_directory as files
 from lab.hypervisors import _qemu_power as power
-from lab.hypervisors import _qemu_socket
 from lab.hypervisors._qemu_store import Directory
 
 SOCKET = "agent.sock"
@@ -149,7 +149,7 @@ def talk(directory: Directory, *, timeout_s: float) -> Iterator[Agent]:
     deadline = time.monotonic() + timeout_s
     with _turn(directory, name, timeout_s):
         try:
-            connection = _qemu_socket.connect(directory.here, SOCKET)
+            connection = files.connect(directory.here, SOCKET)
         except OSError as reason:
             raise GuestUnreachable(f"{name} has no line to an agent: {reason}") from reason
         with connection:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import socket
 
 from lab.errors import HypervisorRefused, NotSupported
+from lab.hypervisors import _machine_directory as files
 from lab.hypervisors import _qemu_arguments as arguments
 from lab.hypervisors import _qemu_power as power
 from lab.hypervisors import _qemu_snapshots as snapshots
-from lab.hypervisors import _qemu_socket
 from lab.hypervisors._qemu_monitor import Monitor
 from lab.hypervisors._qemu_store import Directory
 
@@ -36,7 +36,7 @@ def opened(directory: Directory) -> socket.socket:
 def opened_while(monitor: Monitor, directory: Directory) -> socket.socket:
     """The same in a conversation that is under way."""
     try:
-        connection = _qemu_socket.connect(directory.here, arguments.LINE_SOCKET)
+        connection = files.connect(directory.here, arguments.LINE_SOCKET)
     except OSError as reason:
         raise HypervisorRefused(f"{directory.path.name} has no line into its guest: {reason}") from reason
     try:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from lab import waiting
 from lab.errors import HypervisorRefused, MissingExtra
-from lab.hypervisors import _qemu_socket
+from lab.hypervisors import _machine_directory as files
 
 T = TypeVar("T")
 _TURN_S = 60.0  # another process may be taking a snapshot
@@ -99,7 +99,7 @@ def talk(directory: Path) -> Iterator[Monitor]:
     client = QMPClient("lab")
     try:
         try:
-            connection = _qemu_socket.connect(directory, "qmp.sock")
+            connection = files.connect(directory, "qmp.sock")
             loop.run_until_complete(asyncio.wait_for(client.connect(connection), _TURN_S))
         except (QMPError, OSError, EOFError) as reason:
             raise MonitorLost(f"QEMU's monitor in {directory} does not answer: {reason}") from reason

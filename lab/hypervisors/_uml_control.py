@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lab import waiting
 from lab.errors import HypervisorRefused, WaitedTooLong
+from lab.hypervisors import _machine_directory as files
 from lab.hypervisors import _uml_warden as warden
 
 _PATIENCE_S = 30.0
@@ -83,7 +83,7 @@ def _ask(directory: Path, request: Mapping[str, object], handed: int | None = No
 
     def connected() -> socket.socket | None:
         try:
-            return _connect(directory)
+            return files.connect(directory, warden.CONTROL_SOCKET)
         except BlockingIOError:
             return None  # its queue is full: others ask too
 
@@ -98,27 +98,6 @@ def _ask(directory: Path, request: Mapping[str, object], handed: int | None = No
     if "error" in answer:
         raise HypervisorRefused(f"the machine {directory.name} does not answer {request}: {answer['error']}")
     return answer
-
-
-def _connect(directory: Path) -> socket.socket:
-    with _short(directory) as short:
-        asking = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            asking.connect(f"{short}/{warden.CONTROL_SOCKET}")
-        except OSError:
-            asking.close()
-            raise
-        return asking
-
-
-@contextmanager
-def _short(directory: Path) -> Iterator[str]:
-    """Another name of a directory that is short: the path of a socket has room for 107 bytes, unix(7)."""
-    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
 
 
 def _line(asking: socket.socket) -> bytes:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 
 from lab import process, waiting
 from lab.checking import tpm
+from lab.hypervisors import _machine_directory
 
 
 class Emulated:
@@ -26,30 +25,17 @@ class Emulated:
     def run(self, *argv: str, stdin: bytes = b"") -> Any:
         assert argv[:2] == ("sh", "-c")
         assert argv[2].startswith("exec 3<>/dev/tpm0 && dd bs=4096 count=1 >&3")
-        with self._line() as line:
+        with _machine_directory.connect(self._folder, "line") as line:
             line.sendall(stdin)
             return SimpleNamespace(status=0, stdout=line.recv(4096), err="", out="")
 
     def listens(self) -> bool:
         """A socket has its name before anybody listens on it."""
         try:
-            self._line().close()
+            _machine_directory.connect(self._folder, "line").close()
         except (FileNotFoundError, ConnectionRefusedError):
             return False
         return True
-
-    def _line(self) -> socket.socket:
-        line = socket.socket(socket.AF_UNIX)
-        # By the open folder: a whole path may be longer than the address of a socket.
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            line.connect(f"/proc/self/fd/{folder}/line")
-        except OSError:
-            line.close()
-            raise
-        finally:
-            os.close(folder)
-        return line
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from lab.errors import (
     GuestUnreachable,
     HostKeyChanged,
 )
-from lab.guests.channels import _connection, _pump, ssh
+from lab.guests.channels import ssh
+from lab.ssh import _connection, _pump
 
 
 def _silent(channel: paramiko.Channel, command: bytes) -> None:

@@ -38,7 +38,7 @@ class Running:
     @property
     def state(self) -> MachineState:
         """What it is for the lab."""
-        _, _, paused, ended, why, _ = self.flags
+        paused, ended, why = self.flags[2], self.flags[3], self.flags[4]
         if ended == "s":
             # sched.h, SHUTDOWN_*: poweroff has no letter; a reboot and a suspension are on their way somewhere.
             if why == "-":

@@ -23,8 +23,7 @@ from lab.hypervisors._xen_toolstack import Can, Toolstack
 _COPY_S = 900.0
 _NO_AGENT = "Xen has no agent of its own in a guest, only keys in its xenstore"
 _LIMITS: Mapping[Capability, str] = {
-    Capability.WARM_CLONES: "A saved domain of Xen keeps its address on the bridge, so two copies of it cannot run together",
-    Capability.LIVE_MIGRATION: f"{toolstacks.NO_LOG_DIRTY}; of PVH domains the lab moves none yet",
+    Capability.WARM_CLONES: "A saved domain of Xen keeps its address on the bridge, so two copies cannot run together",
     Capability.SCREENSHOTS: "PV and PVH domains have no display",
     Capability.WATCHDOG: "Xen's watchdog ends a domain, and none only counts",
     Capability.TPM: "Xen's vTPM is a domain of its own (vtpm-stubdom), which the lab does not make",
@@ -45,9 +44,8 @@ done
 cp --help 2>&1 | grep -q -e --reflink || echo "no GNU cp"
 # xenconsoled writes what guests say only when it is told to.
 found=
-for line in /proc/[0-9]*/cmdline; do
-  words=$(tr '\\0' ' ' <"$line" 2>/dev/null)
-  case $words in *xenconsoled*--log=guest* | *xenconsoled*--log=all* | *xenconsoled*--log\\ guest* | *xenconsoled*--log\\ all*) found=yes ;; esac
+for line in $(grep -lszx '.*/xenconsole[d]' /proc/[0-9]*/cmdline); do
+  ! grep -qszxE '(--log=)?(guest|all)' "$line" || found=yes
 done
 [ -n "$found" ] || echo "no console log"
 mkdir -p "$1" || echo "no $1"
@@ -91,7 +89,9 @@ class XenHost:
 
     def limits(self) -> Mapping[Capability, str]:
         lacks = self.toolstack.lacks(Can.SAVE_PAUSED)
-        return {**_LIMITS, Capability.SNAPSHOTS: lacks} if lacks else _LIMITS
+        migration = self.toolstack.moves_no_pv() or "xl would move domains of this host, and the lab does not do it yet"
+        limits = {**_LIMITS, Capability.LIVE_MIGRATION: migration}
+        return {**limits, Capability.SNAPSHOTS: lacks} if lacks else limits
 
     def upload(self, image: Image) -> None:
         """Bring it to the dom0, once per digest. Raises `ImageError`, `HostError`."""
@@ -130,7 +130,7 @@ class XenHost:
         result = self.link.run(("xl", "list", "-l"))
         if result.status != 0:
             raise HostError(f"{self.name}: xl list -l does not work: {said(result)}")
-        found = [one for one in domains.named(result.stdout.decode(errors="replace"), self.name)]
+        found = domains.named(result.stdout.decode(errors="replace"), self.name)
         same = next((one for one in found if one.name == store.domain_of(name)), None)
         if same is not None:
             marks = {mark.uuid for mark in store.every(self.link, self._folder)}
@@ -140,15 +140,11 @@ class XenHost:
             )
 
     def machines(self) -> Sequence[tuple[Owner, Machine]]:
-        return [
-            (
-                mark.spec.owner,
-                XenMachine(
-                    power.Machine(self.link, self.toolstack, mark, store.folder_of(self._folder, mark.spec.name))
-                ),
-            )
-            for mark in store.every(self.link, self._folder)
-        ]
+        return [(mark.spec.owner, self._machine(mark)) for mark in store.every(self.link, self._folder)]
+
+    def _machine(self, mark: Mark) -> XenMachine:
+        folder = store.folder_of(self._folder, mark.spec.name)
+        return XenMachine(power.Machine(self.link, self.toolstack, mark, folder))
 
 
 @contextmanager

@@ -103,7 +103,7 @@ class XenMachine:
         if not address:
             raise GuestHasNoNetwork(
                 f"{self.name} has no address that the dom0 of {self._machine.link.host} knows",
-                hint=f"its card is {self._machine.mark.mac} on {self._machine.link.dom0.bridge}: does it ask a DHCP server?",
+                hint=f"its card on {self._machine.link.dom0.bridge} is {self._machine.mark.mac}: does it ask by DHCP?",
             )
         return self._machine.link.reach(address, guest_port)
 

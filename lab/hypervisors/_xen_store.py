@@ -1,8 +1,8 @@
 """The folder of one machine in the dom0: its owner mark, its files, what came to it while it ran.
 
-A folder is a machine from the moment it is there, because it is moved into place with its mark inside. The domain's UUID
-is in the mark, and a domain with another UUID is never touched, whatever its name. Since a host may serve several labs,
-the mark says which machine the controller runs on; what another one made is seen by nobody here.
+A folder is a machine from the moment it is there, because it is moved into place with its mark inside. The mark holds
+the domain's UUID, and a domain with another UUID is never touched, whatever its name. Since a host may serve several
+labs, the mark says which machine the controller runs on; what another one made is seen by nobody here.
 """
 
 from __future__ import annotations

@@ -61,7 +61,8 @@ NATIVE_TSC = (
 )
 # arch/x86/mm/paging.c, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY: without CONFIG_SHADOW_PAGING a PV domain has none.
 NO_LOG_DIRTY = (
-    "Debian builds Xen without shadow paging, so a PV domain has no log of its dirty pages and cannot move live"
+    "This Xen is built without shadow paging, as Debian's is: a PV domain has no log of its dirty pages and cannot "
+    "move live; PVH domains could, and the lab moves none yet"
 )
 
 
@@ -89,6 +90,11 @@ class Toolstack:
         if lacks is None and not {"hvm", "pvh"} & set(self.capabilities):
             lacks = "the processor of this host has no hardware virtualisation that Xen can use, and PVH needs it"
         return lacks
+
+    def moves_no_pv(self) -> str | None:
+        """Why PV domains cannot move live, or `None` where it does not show (virt_caps tells of shadow since 4.13)."""
+        tells = self.version >= (4, 13)
+        return NO_LOG_DIRTY if tells and "shadow" not in self.capabilities else None
 
     def is_known(self) -> bool:
         """Whether it is one of those whose differences were looked at."""

@@ -1,6 +1,6 @@
 """Xen on another machine: the toolstack xl over one SSH connection to the dom0; PV and PVH guests on its bridge.
 
-Whatever Xen it is, the dom0 needs xl 4.4 or later, GNU coreutils, util-linux, iproute2, and a xenconsoled that logs guests.
+The dom0 needs xl 4.4 or later, GNU coreutils, util-linux, iproute2, and a xenconsoled that logs what guests say.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ def refuses(profile: Profile) -> str | None:
     offered = (
         ("chipset", profile.chipset, CHIPSETS),
         ("firmware", profile.firmware.value, (Firmware.NONE.value,)),
-        ("disk", profile.disk, ("xvd",)),
-        ("nic", profile.nic, ("xennet",)),
+        ("disk", profile.disk, ("xen",)),
+        ("nic", profile.nic, ("xen",)),
     )
     for key, value, known in offered:
         if value not in known:

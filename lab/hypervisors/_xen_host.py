@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from lab.contracts import Capability, HostFacts, Image, Machine, MachineSpec, Owner
 from lab.errors import HostError, HypervisorRefused
@@ -49,7 +50,7 @@ for line in $(grep -lszx '.*/xenconsole[d]' /proc/[0-9]*/cmdline); do
 done
 [ -n "$found" ] || echo "no console log"
 mkdir -p "$1" || echo "no $1"
-[ -d "/sys/class/net/$2/bridge" ] || echo "no bridge $2"
+[ -n "$(ip -o link show dev "$2" type bridge 2>/dev/null)" ] || echo "no bridge $2"
 """
 _REMEDIES = {
     "no console log": "set XENCONSOLED_TRACE=guest in the dom0 (/etc/default/xen on Debian, /etc/sysconfig/xencommons "
@@ -64,11 +65,20 @@ cp --sparse=always --reflink=auto "$2" "$1/root.raw"
 """
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where things are in a dom0."""
+
+    folder: str = store.FOLDER  # the lab's own
+    logs: str = store.LOGS  # of xl and xenconsoled
+
+
 class XenHost:
     """A dom0 that is logged in to."""
 
-    def __init__(self, link: Link, toolstack: Toolstack, folder: str) -> None:
-        self.link, self.toolstack, self._folder = link, toolstack, folder
+    def __init__(self, link: Link, toolstack: Toolstack, places: Places) -> None:
+        self.link, self.toolstack = link, toolstack
+        self._folder, self._logs = places.folder, places.logs
 
     @property
     def name(self) -> str:
@@ -104,7 +114,7 @@ class XenHost:
             reason = self.toolstack.runs_pvh()
         if reason is not None:
             raise HypervisorRefused(reason)
-        folder = store.folder_of(self._folder, spec.name)
+        folder = store.folder_of(self._folder, spec.name, self._logs)
         self._refuse_others(spec.name)
         parts = images.bring(self.link, self._folder, spec.image)
         mark = store.claim(self.link, folder, Mark(spec, store.new_uuid(), "", store.controller()))
@@ -143,17 +153,20 @@ class XenHost:
         return [(mark.spec.owner, self._machine(mark)) for mark in store.every(self.link, self._folder)]
 
     def _machine(self, mark: Mark) -> XenMachine:
-        folder = store.folder_of(self._folder, mark.spec.name)
+        folder = store.folder_of(self._folder, mark.spec.name, self._logs)
         return XenMachine(power.Machine(self.link, self.toolstack, mark, folder))
 
 
+DEFAULT = Places()
+
+
 @contextmanager
-def connect_to(name: str, dom0: Dom0, *, folder: str = store.FOLDER) -> Iterator[XenHost]:
+def connect_to(name: str, dom0: Dom0, places: Places = DEFAULT) -> Iterator[XenHost]:
     """Log in and look whether the host can be used. Raises `HostError`, `MachineVanished` of a made host."""
     link = Link(name, dom0)
     try:
         link.open()
-        yield XenHost(link, _examined(link, folder), folder)
+        yield XenHost(link, _examined(link, places.folder), places)
     finally:
         link.close()
 

@@ -19,7 +19,7 @@ _UP = (MachineState.RUNNING, MachineState.PAUSED)
 _KEPT = 1 << 20  # bytes of each end of an endless console
 
 _CONSOLE = """# read a console
-log=/var/log/xen/console/guest-$1.log
+log=$1
 [ -f "$log" ] || exit 0
 size=$(stat -c %s "$log")
 if [ "$size" -le $((2 * $2)) ]; then
@@ -35,7 +35,7 @@ set -eu
 terminal=$(xenstore-read "/local/domain/$1/console/tty")
 case $terminal in /dev/pts/*[!0-9]*) exit 1 ;; /dev/pts/[0-9]*) cat >"$terminal" ;; *) exit 1 ;; esac
 """
-_RESETS = '# count resets\ngrep -c "Rebooting now" "/var/log/xen/xl-$1.log" 2>/dev/null; :'
+_RESETS = '# count resets\ngrep -c "Rebooting now" "$1" 2>/dev/null; :'
 # Whom the bridge has seen with that card's address: the dom0's own neighbours, and leases of a dnsmasq there.
 _NEIGHBOURS = """# look for an address
 ip -4 neighbour show dev "$1" | head -n 1000
@@ -43,8 +43,7 @@ cat /var/lib/misc/dnsmasq.leases /var/lib/libvirt/dnsmasq/*.leases 2>/dev/null |
 :
 """
 _DESTROY = """# remove a machine
-rm -f "/var/log/xen/console/guest-$2.log" "/var/log/xen/console/guest-$2.log".* "/var/log/xen/xl-$2.log" \\
-  "/var/log/xen/xl-$2.log".*
+rm -f "$2" "$2".* "$3" "$3".*
 [ -d "$1" ] || exit 0
 for file in "$1"/* "$1"/.[!.]*; do
   # The mark goes last, so that a removal that is interrupted can be found and finished.
@@ -109,11 +108,11 @@ class XenMachine:
 
     def console(self) -> bytes:
         """What xenconsoled logged of all boots."""
-        return self._machine.link.sh(_CONSOLE, self._machine.mark.domain, str(_KEPT)).stdout
+        return self._machine.link.sh(_CONSOLE, self._machine.folder.console(), str(_KEPT)).stdout
 
     def resets(self) -> int:
         """How often xl started the domain anew since the machine was started."""
-        counted = self._machine.link.sh(_RESETS, self._machine.mark.domain).out.strip()
+        counted = self._machine.link.sh(_RESETS, self._machine.folder.xl_log()).out.strip()
         return int(counted) if counted.isdigit() and len(counted) < 7 else 0
 
     def reproduce(self) -> str:
@@ -140,7 +139,7 @@ class XenMachine:
         machine = self._machine
         bridges = plugged.read(machine.link, machine.folder).bridges()
         power.cut(machine)
-        result = machine.link.sh(_DESTROY, machine.folder.path, machine.mark.domain)
+        result = machine.link.sh(_DESTROY, machine.folder.path, machine.folder.console(), machine.folder.xl_log())
         if result.status != 0:
             raise store.trouble(machine.link, f"removing {machine.folder.path}", said(result))
         plugged.leave_bridges(machine.link, bridges)

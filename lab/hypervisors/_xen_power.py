@@ -24,7 +24,7 @@ _log = log.get(__name__)
 
 # What stands between the NULs: mark, wish, saved memory, domains, the end of what xl logged of the last start, its age.
 _LOOK = """# look at a machine
-folder=$1 log=/var/log/xen/xl-$2.log
+folder=$1 log=$2
 [ ! -f "$folder/machine.json" ] || echo there; printf '\\0'
 [ ! -f "$folder/wanted" ] || head -c 20 "$folder/wanted"; printf '\\0'
 [ ! -f "$folder/saved" ] || echo saved; printf '\\0'
@@ -96,7 +96,7 @@ def kind_of(chipset: str) -> Kind:
 
 def look(machine: Machine) -> Look:
     """One round trip. Raises `HostError`, `HypervisorRefused` when xl hangs."""
-    result = machine.link.sh(_LOOK, machine.folder.path, machine.mark.domain)
+    result = machine.link.sh(_LOOK, machine.folder.path, machine.folder.xl_log())
     parts = result.stdout.decode(errors="replace").split("\0")
     if result.status != 0 or len(parts) < 5:
         raise HostError(
@@ -136,7 +136,7 @@ def not_up(machine: Machine, state: MachineState) -> LabError:
         return HypervisorRefused(f"machine {machine.name!r} is gone: it was destroyed")
     return MachineVanished(
         f"{machine.name} ended unasked: Xen has no domain {machine.mark.uuid} any more",
-        hint=f"look at /var/log/xen/xl-{machine.mark.domain}.log in the dom0 of {machine.link.host}, and at xl dmesg",
+        hint=f"look at {machine.folder.xl_log()} in the dom0 of {machine.link.host}, and at xl dmesg",
     )
 
 

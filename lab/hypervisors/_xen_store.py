@@ -25,6 +25,7 @@ from lab.hypervisors import _machine_directory as files
 from lab.hypervisors._xen_link import Link, said
 
 FOLDER = "/var/lib/interop-lab"
+LOGS = "/var/log/xen"
 DISK_FULL = "No space left on device"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -86,6 +87,7 @@ class Folder:
 
     root: str  # of all that the lab keeps there
     name: str
+    logs: str = LOGS  # where xl and xenconsoled write
 
     @property
     def path(self) -> str:
@@ -93,6 +95,14 @@ class Folder:
 
     def file(self, name: str) -> str:
         return f"{self.path}/{name}"
+
+    def console(self) -> str:
+        """What the guest said, of all boots (xenconsoled(8), --log)."""
+        return f"{self.logs}/console/guest-{domain_of(self.name)}.log"
+
+    def xl_log(self) -> str:
+        """What xl saw of the domain since it made it (tools/xl/xl_vmcontrol.c, create_domain)."""
+        return f"{self.logs}/xl-{domain_of(self.name)}.log"
 
 
 @functools.cache
@@ -110,11 +120,11 @@ def domain_of(name: str) -> str:
     return f"lab-{name}"
 
 
-def folder_of(root: str, name: str) -> Folder:
+def folder_of(root: str, name: str, logs: str = LOGS) -> Folder:
     """Raises `HypervisorRefused` for a name that cannot be a folder's."""
     if not _SAFE_NAME.fullmatch(name):
         raise HypervisorRefused(f"{name!r} cannot be the name of a machine")
-    return Folder(root, name)
+    return Folder(root, name, logs)
 
 
 def new_uuid() -> str:

@@ -135,12 +135,3 @@ def connect_made(name: str, settings: Settings, dom0: Dom0) -> Iterator[XenHost]
 
     with connect_to(name, dom0, Places(settings.folder, settings.log_folder)) as host:
         yield host
-
-
-@contextmanager
-def connect_made(name: str, settings: Settings, dom0: Dom0) -> Iterator[XenHost]:
-    """As `connect`, to a host that the lab made. Raises `HostError`, `MachineVanished` when it is gone."""
-    from lab.hypervisors._xen_host import Places, connect_to
-
-    with connect_to(name, dom0, Places(settings.folder, settings.log_folder)) as host:
-        yield host

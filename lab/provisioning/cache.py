@@ -182,9 +182,7 @@ def check(folder: Path, manifest: Manifest, *, fully: bool = False) -> Manifest:
     if not seen:
         return manifest
     roles = {
-        role: seen[file.path]
-        for role in _ROLES
-        if (file := getattr(manifest, role)) is not None and file.path in seen
+        role: seen[file.path] for role in _ROLES if (file := getattr(manifest, role)) is not None and file.path in seen
     }
     renewed = manifest.model_copy(update=roles)
     if renewed != manifest:

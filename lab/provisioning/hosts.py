@@ -22,6 +22,7 @@ from lab.inventory.models import BuildSource, Host
 from lab.provisioning.cache import Progress
 
 TURN_LIMIT_S = 900.0  # another process may be freezing the host
+LEAST_MEMORY_MIB = 4000  # of a machine that makes a host of 2048 beside what else it does
 _NEEDED_TOOLS = (("qemu-system-x86_64", "qemu-system-x86"), ("qemu-img", "qemu-utils"))
 _TOOLS_TO_BUILD = (("mmdebstrap", "mmdebstrap"), ("mke2fs", "e2fsprogs"), ("xz", "xz-utils"))
 _log = log.get(__name__)
@@ -49,6 +50,13 @@ def runs_here(host: Host) -> bool:
     return hypervisors.load(host.driver).RUNS_HERE or bool(made_from(host))
 
 
+def is_there(host: Host) -> bool:
+    """Whether a made host of that name runs, or did and was not removed."""
+    from lab.provisioning import made_host
+
+    return files.is_marked(files.of_machine(made_host.DRIVER, host.name, "dom0"))
+
+
 @contextmanager
 def connect(host: Host, *, progress: Progress = lambda line: None) -> Iterator[Hypervisor]:
     """Connect, making the host first where that is the lab's to do.
@@ -71,7 +79,7 @@ def connect(host: Host, *, progress: Progress = lambda line: None) -> Iterator[H
 @contextmanager
 def connect_existing(host: Host) -> Iterator[Hypervisor | None]:
     """As `connect`, but a host that would have to be made first is not: there are no machines on it."""
-    if made_from(host) and not _is_there(host.name):
+    if made_from(host) and not is_there(host):
         yield None
         return
     with connect(host) as hypervisor:
@@ -88,16 +96,26 @@ def require_possible(host: Host) -> None:
     problem = lacks(host)
     if problem is not None:
         raise problem
+    import psutil
+
+    from lab.provisioning import made_qemu
+
+    free = psutil.virtual_memory().available >> 20
+    if free < made_qemu.MEMORY_MIB and not is_there(host):
+        raise LabBusy(
+            f"the host {host.name} takes {made_qemu.MEMORY_MIB} MiB of memory, {free} MiB are free",
+            hint="end something else, or run fewer cells at once",
+        )
 
 
 def lacks(host: Host) -> LabError | None:
     """Why this machine cannot make that host; `None` when it can or need not. Starts nothing."""
     recipe = made_from(host)
-    if not recipe or _is_there(host.name):
+    if not recipe or is_there(host):
         return None
     import psutil
 
-    from lab.provisioning import images, made_qemu
+    from lab.provisioning import images
 
     tools: tuple[tuple[str, str], ...] = _NEEDED_TOOLS
     if images.cached(BuildSource(build=recipe)) is None:
@@ -107,23 +125,29 @@ def lacks(host: Host) -> LabError | None:
             process.find(program, package=package)
         except MissingTool as reason:
             return MissingTool(f"{reason.what}, and the host {host.name} is made with it", hint=reason.hint)
-    free = psutil.virtual_memory().available >> 20
-    if free < made_qemu.MEMORY_MIB:
+    memory = psutil.virtual_memory().total >> 20
+    if memory < LEAST_MEMORY_MIB:
         return LabBusy(
-            f"the host {host.name} takes {made_qemu.MEMORY_MIB} MiB of memory, {free} MiB are free",
-            hint="end something else, or leave the host out",
+            f"this machine has {memory} MiB of memory, and a host that the lab makes needs one of {LEAST_MEMORY_MIB}",
+            hint="use a machine with more memory",
         )
     return None
 
 
+def state_of(host: Host) -> str:
+    """What making that host will take, in a sentence. Raises `MissingTool`."""
+    from lab.provisioning import images, made_frozen
+
+    image = images.cached(BuildSource(build=made_from(host)))
+    if image is None:
+        return "its image is built first, which takes minutes, once"
+    if not made_frozen.exists(made_frozen.key(image)):
+        return "its image is there, and is booted and frozen first, once"
+    return "its frozen copy is there, and is restored in seconds"
+
+
 # ---------------------------------------------------------------------------------------------------------
 # One host for several processes
-
-
-def _is_there(name: str) -> bool:
-    from lab.provisioning import made_host
-
-    return files.is_marked(files.of_machine(made_host.DRIVER, name, "dom0"))
 
 
 @contextmanager

@@ -177,6 +177,7 @@ def verifier(frozen_key: str, found: Callable[[], int]) -> Callable[[], None]:
 
 
 def checksum(path: Path) -> int:
+    """CRC-32 of a file's content."""
     total = 0
     with path.open("rb") as file:
         while block := file.read(1 << 22):

@@ -67,6 +67,8 @@ class FakeQemu:
                     del self.devices[arguments["id"]]
             case "blockdev-del":
                 del self.nodes[arguments["node-name"]]
+            case _:
+                raise AssertionError(name)
         return None
 
     def until(self, probe: Callable[[], bool], *, what: str, timeout_s: float) -> None:
@@ -129,9 +131,17 @@ def dom0(host: made_host.MadeHost) -> Iterator[list[str]]:
     os.close(opened)
 
 
-def image(folder: Path, **parts: Path | None) -> Image:
-    here = {"hypervisor": folder / "xen,elf", "kernel": folder / "vmlinuz", "initrd": folder / "initrd", **parts}
-    return Image("xen-host", "sha256:1", folder / "disk.raw", "raw", kernel_arguments="init=/x", **here)
+def image(folder: Path, *, is_host: bool = True) -> Image:
+    return Image(
+        name="xen-host",
+        digest="sha256:1",
+        disk=folder / "disk.raw",
+        disk_format="raw",
+        kernel=folder / "vmlinuz",
+        initrd=folder / "initrd",
+        hypervisor=folder / "xen,elf" if is_host else None,
+        kernel_arguments="init=/x",
+    )
 
 
 def test_the_command_line_names_no_place_of_this_machine() -> None:
@@ -158,7 +168,7 @@ def test_a_comma_in_the_path_of_a_module_stays_in_it(tmp_path: Path) -> None:
 
 def test_an_image_without_a_hypervisor_is_no_host(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="the image xen-host is no host: it has no hypervisor"):
-        made_qemu.boot_words(image(tmp_path, hypervisor=None))
+        made_qemu.boot_words(image(tmp_path, is_host=False))
 
 
 def test_the_driver_gets_a_pinned_key_and_says_that_the_processor_is_emulated(host: made_host.MadeHost) -> None:

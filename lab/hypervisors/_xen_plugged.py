@@ -17,7 +17,7 @@ _MOST = 64
 
 # Bridges of the lab's own begin so; the rest of the name is a digest.
 _BRIDGE_PREFIX = "lab"
-_READ = '# read what is plugged\ncd "$1/plugged" 2>/dev/null && grep -s "" -- * | head -c 20000; :'
+_READ = '# read what is plugged\ncd "$1/plugged" 2>/dev/null && grep -sH "" -- * | head -c 20000; :'
 _MAKE_BRIDGES = """# make bridges
 for bridge; do
   [ -e "/sys/class/net/$bridge" ] || ip link add "$bridge" type bridge forward_delay 0 stp_state 0

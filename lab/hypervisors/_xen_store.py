@@ -44,10 +44,10 @@ exec 9>"$folder/.lock"
 flock 9
 free=
 for address; do
-  grep -qs "\"address\": \"$address\"" "$folder"/*/machine.json || { free=$address; break; }
+  grep -qsF '"address": "'"$address"'"' "$folder"/*/machine.json || { free=$address; break; }
 done
 [ $# = 0 ] || [ -n "$free" ] || { rm -rf "$draft"; exit 18; }
-sed -i "s/\"address\": \"\"/\"address\": \"$free\"/" "$draft/machine.json"
+sed -i 's/"address": ""/"address": "'"$free"'"/' "$draft/machine.json"
 # rename(2) refuses to replace a folder that is not empty, so of two that claim a name one succeeds.
 mv -T "$draft" "$folder/$name" 2>/dev/null || { rm -rf "$draft"; exit 17; }
 echo "$free"

@@ -36,7 +36,7 @@ _FROM_DEVICE = """# keep a lent file
 set -eu
 umask 077
 mkdir -p "${2%/*}"
-head -c "$3" "$1" >"$2.$4"
+dd if="$1" of="$2.$4" bs=1M iflag=count_bytes count="$3" status=none  # head reads a kilobyte at a time
 mv -f "$2.$4" "$2"
 """
 

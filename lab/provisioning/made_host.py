@@ -168,7 +168,8 @@ class MadeHost:
             f"interop-lab: done {number}",
             what="the dom0 to take its clock and its key",
             timeout_s=WAKE_LIMIT_S,
-            again=lambda: self.emulator.type(f"wake {number} {time.time():.3f}"),
+            # Whole seconds, because busybox's date takes no others.
+            again=lambda: self.emulator.type(f"wake {number} {time.time():.0f}"),
         )
 
 

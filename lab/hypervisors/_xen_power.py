@@ -28,7 +28,7 @@ folder=$1 log=$2
 [ ! -f "$folder/machine.json" ] || echo there; printf '\\0'
 [ ! -f "$folder/wanted" ] || head -c 20 "$folder/wanted"; printf '\\0'
 [ ! -f "$folder/saved" ] || echo saved; printf '\\0'
-xl list -v 2>&1 || exit 3
+xl list -v || exit 3
 printf '\\0'
 [ ! -f "$log" ] || { tail -n 3 "$log" | head -c 2000; printf '\\0'; echo $(($(date +%s) - $(stat -c %Y "$log"))); }
 """

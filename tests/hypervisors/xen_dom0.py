@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lab import process, waiting
 from lab.contracts import Endpoint, Firmware, Image, MachineSpec, Owner, Profile, Realness, SshLogin
 from lab.guests.channels import ssh
@@ -21,6 +23,7 @@ from lab.guests.identity import Identity
 from lab.hypervisors import _xen_host
 from lab.hypervisors._xen_dom0 import Dom0
 from lab.hypervisors._xen_host import Places, XenHost
+from lab.hypervisors._xen_machine import XenMachine
 
 HARDWARE = Profile("xen-pv", Firmware.NONE, "xenpv", "xen", "xen", 1, 192, max_vcpus=2, max_memory_mib=320)
 _PROGRAMS = Path(__file__).with_name("fake_dom0")
@@ -149,6 +152,33 @@ class FakeDom0:
 
     def hardware(self, **values: Any) -> MachineSpec:
         return replace(self.spec(), profile=replace(HARDWARE, **values))
+
+
+@contextmanager
+def serving(folders: pytest.TempPathFactory) -> Iterator[FakeDom0]:
+    """A dom0 that answers, and a cache of its own."""
+    with pytest.MonkeyPatch.context() as patch, FakeDom0(folders.mktemp("dom0")).running() as fake:
+        patch.setenv("XDG_CACHE_HOME", str(folders.mktemp("cache")))
+        yield fake
+
+
+@contextmanager
+def emptied(running: FakeDom0) -> Iterator[FakeDom0]:
+    """The same without the faults and domains of the test before."""
+    yield running
+    running.mend()
+    for path in (running.folder / "domains").glob("*.json"):
+        path.unlink()
+
+
+@contextmanager
+def made(fake: FakeDom0, host: XenHost) -> Iterator[XenMachine]:
+    """A machine of that host."""
+    machine = host.create(fake.spec())
+    assert isinstance(machine, XenMachine)
+    yield machine
+    fake.mend()
+    machine.destroy()
 
 
 def free_port() -> int:

@@ -53,7 +53,7 @@ def exists(frozen_key: str) -> bool:
     home = place(frozen_key)
     try:
         return all((home / name).stat().st_size == size for name, size in _manifest(home)["sizes"].items())
-    except (HypervisorRefused, FileNotFoundError, KeyError, AttributeError):
+    except (HypervisorRefused, FileNotFoundError):
         return False
 
 
@@ -196,6 +196,9 @@ def checksum(path: Path) -> int:
 
 def _manifest(home: Path) -> Any:
     try:
-        return json.loads((home / MANIFEST).read_text())
+        content = json.loads((home / MANIFEST).read_text())
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        raise HypervisorRefused(f"there is no frozen host {home.name[:12]}") from None
+        content = None
+    if not isinstance(content, dict) or not isinstance(content.get("sizes"), dict) or not content["sizes"]:
+        raise HypervisorRefused(f"there is no frozen host {home.name[:12]}, or it is damaged")
+    return content

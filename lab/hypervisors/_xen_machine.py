@@ -43,8 +43,8 @@ cat /var/lib/misc/dnsmasq.leases /var/lib/libvirt/dnsmasq/*.leases 2>/dev/null |
 :
 """
 _DESTROY = """# remove a machine
+grep -qsF "$4" "$1/machine.json" || exit 0
 rm -f "$2" "$2".* "$3" "$3".*
-[ -d "$1" ] || exit 0
 for file in "$1"/* "$1"/.[!.]*; do
   # The mark goes last, so that a removal that is interrupted can be found and finished.
   case $file in */machine.json) ;; *) rm -rf "$file" ;; esac
@@ -139,7 +139,8 @@ class XenMachine:
         machine = self._machine
         bridges = plugged.read(machine.link, machine.folder).bridges()
         power.cut(machine)
-        result = machine.link.sh(_DESTROY, machine.folder.path, machine.folder.console(), machine.folder.xl_log())
+        files = (machine.folder.path, machine.folder.console(), machine.folder.xl_log())
+        result = machine.link.sh(_DESTROY, *files, machine.mark.uuid)
         if result.status != 0:
             raise store.trouble(machine.link, f"removing {machine.folder.path}", said(result))
         plugged.leave_bridges(machine.link, bridges)

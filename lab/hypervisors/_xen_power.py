@@ -25,7 +25,7 @@ _log = log.get(__name__)
 # What stands between the NULs: mark, wish, saved memory, domains, the end of what xl logged of the last start, its age.
 _LOOK = """# look at a machine
 folder=$1 log=$2
-[ ! -f "$folder/machine.json" ] || echo there; printf '\\0'
+! grep -qsF "$3" "$folder/machine.json" || echo there; printf '\\0'
 [ ! -f "$folder/wanted" ] || head -c 20 "$folder/wanted"; printf '\\0'
 [ ! -f "$folder/saved" ] || echo saved; printf '\\0'
 xl list -v || exit 3
@@ -86,6 +86,7 @@ class Look:
     """What one look at a host told about a machine."""
 
     state: MachineState
+    exists: bool  # false when it was destroyed, also when another one has its name now
     domain: Running | None  # also one that ended and was kept to be looked at
     has_saved_state: bool
 
@@ -96,7 +97,7 @@ def kind_of(chipset: str) -> Kind:
 
 def look(machine: Machine) -> Look:
     """One round trip. Raises `HostError`, `HypervisorRefused` when xl hangs."""
-    result = machine.link.sh(_LOOK, machine.folder.path, machine.folder.xl_log())
+    result = machine.link.sh(_LOOK, machine.folder.path, machine.folder.xl_log(), machine.mark.uuid)
     parts = result.stdout.decode(errors="replace").split("\0")
     if result.status != 0 or len(parts) < 5:
         raise HostError(
@@ -115,7 +116,7 @@ def look(machine: Machine) -> Look:
         state = MachineState.RUNNING if rebooting else MachineState.GONE
     else:
         state = MachineState.STOPPED
-    return Look(state, domain, bool(saved))
+    return Look(state, bool(there), domain, bool(saved))
 
 
 def require_up(machine: Machine) -> Running:
@@ -125,14 +126,14 @@ def require_up(machine: Machine) -> Running:
         return found.domain
     if found.state in _UP:
         raise HypervisorRefused(f"{machine.name} is rebooting: it has no domain right now", hint="try again")
-    raise not_up(machine, found.state)
+    raise not_up(machine, found)
 
 
-def not_up(machine: Machine, state: MachineState) -> LabError:
+def not_up(machine: Machine, found: Look) -> LabError:
     """The error for a machine that does not run."""
-    if state is not MachineState.GONE:
-        return HypervisorRefused(f"{machine.name} is {state}")
-    if machine.link.run(("test", "-f", machine.folder.file("machine.json"))).status != 0:
+    if found.state is not MachineState.GONE:
+        return HypervisorRefused(f"{machine.name} is {found.state}")
+    if not found.exists:
         return HypervisorRefused(f"machine {machine.name!r} is gone: it was destroyed")
     return MachineVanished(
         f"{machine.name} ended unasked: Xen has no domain {machine.mark.uuid} any more",
@@ -150,10 +151,8 @@ def start(machine: Machine) -> None:
         return
     if found.state is MachineState.PAUSED:
         raise HypervisorRefused(f"{machine.name} is paused", hint="resume it")
-    if found.state is MachineState.GONE:
-        error = not_up(machine, found.state)
-        if not isinstance(error, MachineVanished):
-            raise error
+    if not found.exists:
+        raise not_up(machine, found)
     _end_domain(machine, found.domain)
     owner = f"{machine.mark.spec.owner.run} {machine.mark.spec.owner.cell}"
     path, uuid = machine.folder.path, machine.mark.uuid
@@ -208,11 +207,8 @@ def stop(machine: Machine, *, force: bool, timeout_s: float) -> None:
     Raises `WaitedTooLong` when the guest ignores it, `MachineVanished`.
     """
     found = look(machine)
-    if not force and found.state is MachineState.GONE:
-        error = not_up(machine, found.state)
-        if isinstance(error, MachineVanished):
-            raise error
-        return
+    if not force and found.exists and found.state is MachineState.GONE:
+        raise not_up(machine, found)
     if not force and found.state in _UP and found.domain is not None:
         _shut_down(machine, found.domain, timeout_s)
     cut(machine)
@@ -234,10 +230,8 @@ def cut(machine: Machine) -> None:
     """End the domain at once; the machine is stopped then. Safe to call twice."""
     found = look(machine)
     _end_domain(machine, found.domain)
-    if found.state is not MachineState.GONE or found.domain is not None:
-        machine.link.sh('# note a wish\n[ ! -d "$1" ] || echo stopped >"$1/wanted"', machine.folder.path)
-    else:
-        machine.link.sh('# note a wish\n[ ! -f "$1/wanted" ] || echo stopped >"$1/wanted"', machine.folder.path)
+    if found.exists:
+        machine.link.sh('# note a wish\necho stopped >"$1/wanted"', machine.folder.path)
 
 
 def _end_domain(machine: Machine, domain: Running | None) -> None:

@@ -69,6 +69,26 @@ def test_a_domain_that_took_the_name_later_is_never_touched(fake: FakeDom0, mach
     assert fake.domains() == before
 
 
+def test_a_machine_that_was_destroyed_does_nothing_to_the_next_of_its_name(
+    fake: FakeDom0, host: XenHost, machine: XenMachine
+) -> None:
+    machine.destroy()
+    other = host.create(fake.spec())
+    try:
+        other.start()
+
+        machine.destroy()
+        machine.stop(force=True)
+
+        assert machine.state() is MachineState.GONE
+        with pytest.raises(HypervisorRefused, match="machine 'one' is gone: it was destroyed"):
+            machine.start()
+        assert other.state() is MachineState.RUNNING
+        assert other.console()
+    finally:
+        other.destroy()
+
+
 def test_what_another_controller_made_is_not_ours(
     fake: FakeDom0, host: XenHost, machine: XenMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

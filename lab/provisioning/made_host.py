@@ -138,12 +138,12 @@ class MadeHost:
             if name in _devices(monitor):
                 monitor.command("device_del", {"id": name})
             gone = lambda: name not in _devices(monitor)  # noqa: E731
+            released = lambda: _released(monitor, name)  # noqa: E731
             try:
                 monitor.until(gone, what=f"the dom0 to let go of {file}", timeout_s=LEND_LIMIT_S)
+                monitor.until(released, what=f"QEMU to let go of {file}", timeout_s=LEND_LIMIT_S)
             except WaitedTooLong as reason:
                 raise HypervisorRefused(reason.what) from reason
-            if name in _nodes(monitor):
-                monitor.command("blockdev-del", {"node-name": name})
 
     def destroy(self) -> None:
         """End it and remove every trace; safe to call twice."""
@@ -259,6 +259,19 @@ def forwards(monitor: Monitor) -> Mapping[tuple[str, int], int]:
 
 def _nodes(monitor: Monitor) -> set[str]:
     return {node["node-name"] for node in monitor.command("query-named-block-nodes", {"flat": True})}
+
+
+def _released(monitor: Monitor, name: str) -> bool:
+    """Whether the file is closed; QEMU keeps it for a moment after the device is gone."""
+    if name not in _nodes(monitor):
+        return True
+    try:
+        monitor.command("blockdev-del", {"node-name": name})
+    except HypervisorRefused as reason:
+        if "is in use" not in reason.what:
+            raise
+        return False
+    return True
 
 
 def _devices(monitor: Monitor) -> set[str]:

@@ -36,6 +36,7 @@ class FakeQemu:
         self.nodes: dict[str, dict[str, Any]] = {}
         self.devices: dict[str, dict[str, Any]] = {}
         self.lets_go = True
+        self.busy = 0  # how often a file cannot be closed yet
 
     def human(self, line: str) -> str:
         word, _, rest = line.partition(" ")
@@ -66,13 +67,16 @@ class FakeQemu:
                 if self.lets_go:
                     del self.devices[arguments["id"]]
             case "blockdev-del":
+                if self.busy:
+                    self.busy -= 1
+                    raise HypervisorRefused("QEMU refused blockdev-del: Node x is in use")
                 del self.nodes[arguments["node-name"]]
             case _:
                 raise AssertionError(name)
         return None
 
     def until(self, probe: Callable[[], bool], *, what: str, timeout_s: float) -> None:
-        if not probe():
+        if not (probe() or probe()):
             raise WaitedTooLong(f"waited {timeout_s} s for {what}")
 
 
@@ -247,6 +251,19 @@ def test_a_loan_ends_and_may_be_ended_again(
     host.take_back(file)
 
     assert (qemu.nodes, qemu.devices) == ({}, {})
+
+
+def test_a_file_that_is_in_use_a_moment_longer_is_closed_after_it(
+    host: made_host.MadeHost, qemu: FakeQemu, dom0: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "disk.raw"
+    file.write_bytes(b"x")
+    host.lend(file, "raw")
+    qemu.busy = 1
+
+    host.take_back(file)
+
+    assert qemu.nodes == {}
 
 
 def test_a_disk_that_the_dom0_keeps_is_told(

@@ -83,7 +83,15 @@ class MadeHost:
 
     def answers(self) -> bool:
         """Whether its emulator runs and its SSH says so; a hung dom0 does not."""
-        return bool(self.mark.port) and self.emulator.is_alive() and _banner(self.mark.port)
+        if not self.mark.port or not self.emulator.is_alive():
+            return False
+        greets = lambda: _banner(self.mark.port) or not self.emulator.is_alive()  # noqa: E731
+        try:
+            # A dom0 on a busy machine may be slow, and guests on it would be lost with it.
+            waiting.until(greets, what="the dom0 to answer SSH", timeout_s=ANSWER_LIMIT_S)
+        except WaitedTooLong:
+            return False
+        return self.emulator.is_alive()
 
     def console(self) -> bytes:
         return self.emulator.console()

@@ -107,9 +107,9 @@ class Profile:
 
     name: str
     firmware: Firmware
-    chipset: str  # "pc", "q35", "microvm", "none"
-    disk: str  # model of the root disk: "virtio", "sata", "nvme", "pvscsi", "ubd"
-    nic: str  # model of the network card: "virtio", "e1000e", "vmxnet3", "vector"
+    chipset: str  # "pc", "q35", "microvm", "none", "xenpv", "xenpvh"
+    disk: str  # model of the root disk: "virtio", "sata", "nvme", "pvscsi", "ubd", "xen"
+    nic: str  # model of the network card: "virtio", "e1000e", "vmxnet3", "vector", "xen"
     vcpus: int
     memory_mib: int
     max_vcpus: int = 0  # processors that may be plugged in up to this number; 0: none beyond `vcpus`
@@ -122,7 +122,7 @@ class Profile:
 class Image:
     """A disk (or kernel and root) on this machine to start from; never written to.
 
-    `digest` ("sha256:<64 hex>") covers disk, kernel, initrd and arguments: equal digest, equal guest.
+    `digest` ("sha256:<64 hex>") covers disk, kernel, initrd, hypervisor and arguments: equal digest, equal guest.
     Without `kernel` the machine boots from the disk through its firmware.
     """
 
@@ -132,6 +132,7 @@ class Image:
     disk_format: str  # "raw" or "qcow2"
     kernel: Path | None = None
     initrd: Path | None = None
+    hypervisor: Path | None = None  # what is started before the kernel, of an image that is a host (Xen)
     kernel_arguments: str = ""  # without root= and console=, which the driver adds because it knows the bus
     arch: str = "x86_64"
     origin: str = ""  # one sentence for the report: recipe and snapshot, URL, file or package

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lab.errors import Blame
-from lab.guests.channels._dial import Answer
 from lab.guests.triage import CONSOLE_ONLY, Triage
+from lab.ssh._dial import Answer
 
 __all__ = ["CONSOLE_ONLY", "HYPERVISOR", "PANIC", "QUIET_S", "SILENCE", "is_certain", "weighed"]
 

@@ -21,9 +21,9 @@ from lab.errors import (
     WaitedTooLong,
 )
 from lab.guests import claims, triage
-from lab.guests.channels._dial import Answer, probe
 from lab.guests.facts import Facts
 from lab.guests.families import linux
+from lab.ssh._dial import Answer, probe
 
 if TYPE_CHECKING:
     from testinfra.host import Host as Inspector

@@ -28,7 +28,7 @@ from lab.errors import (
 )
 from lab.guests import _triage_patterns as patterns
 from lab.guests._triage_patterns import Failure, Stage
-from lab.guests.channels._dial import Answer
+from lab.ssh._dial import Answer
 
 __all__ = ["Stage", "Triage", "error_for", "last_line", "last_lines", "stage", "triage"]
 

@@ -135,7 +135,9 @@ def read(path: Path) -> Any:
 def spec_of(content: Mapping[str, Any]) -> MachineSpec:
     """The specification that was written as `dataclasses.asdict`. Raises `KeyError`, `TypeError`, `ValueError`."""
     image = content["image"]
-    paths = {"disk": Path(image["disk"]), "kernel": path_of(image["kernel"]), "initrd": path_of(image["initrd"])}
+    # A mark of an older lab knows no hypervisor.
+    parts = {name: path_of(image.get(name)) for name in ("kernel", "initrd", "hypervisor")}
+    paths = {"disk": Path(image["disk"]), **parts}
     return MachineSpec(
         name=content["name"],
         owner=Owner(**content["owner"]),

@@ -21,9 +21,9 @@ from lab.secrets import Secret
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 DiskFormat = Literal["raw", "qcow2"]
-DiskModel = Literal["virtio", "sata", "nvme", "pvscsi", "ubd"]
-NicModel = Literal["virtio", "e1000e", "vmxnet3", "vector"]
-DeviceModel = Literal["virtio", "sata", "nvme", "pvscsi", "ubd", "e1000e", "vmxnet3", "vector"]
+DiskModel = Literal["virtio", "sata", "nvme", "pvscsi", "ubd", "xen"]
+NicModel = Literal["virtio", "e1000e", "vmxnet3", "vector", "xen"]
+DeviceModel = Literal["virtio", "sata", "nvme", "pvscsi", "ubd", "xen", "e1000e", "vmxnet3", "vector"]
 SuiteName = Literal["smoke", "conformance", "performance"]
 Glob = Annotated[str, Field(min_length=1, max_length=300)]
 Reason = Annotated[str, Field(min_length=1, pattern=r"\S")]

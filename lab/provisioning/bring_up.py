@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lab import hypervisors, log
+from lab import log
 from lab.contracts import (
     Capability,
     Cell,
@@ -28,7 +28,7 @@ from lab.errors import HypervisorRefused, LabDiskFull, LabError
 from lab.guests.guest import Guest
 from lab.guests.identity import Identity
 from lab.inventory.models import GuestEntry, Host, Inventory
-from lab.provisioning import evidence, images, keys, seed
+from lab.provisioning import evidence, hosts, images, keys, seed
 from lab.provisioning.first_login import GuestMaker, log_in
 from lab.provisioning.first_login_warm import Kept, kept_while, log_in_to_copy
 
@@ -318,7 +318,7 @@ def open_session(
     directory.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     progress("connect")
-    with hypervisors.load(host.driver).connect(host.name, host.settings) as hypervisor:
+    with hosts.connect(host, progress=progress) as hypervisor:
         session = CellSession(
             cell=cell,
             host=host,

@@ -38,6 +38,7 @@ class Built:
     disk: Path
     kernel: Path
     initrd: Path
+    hypervisor: Path | None  # of a recipe that makes a host
     packages: dict[str, str]  # name -> version
 
 
@@ -62,7 +63,9 @@ def build(recipe: Recipe, work: Path, progress: Progress) -> Built:
     except OSError as reason:
         raise process.disk_full_or(reason, "writing the initial RAM disk") from reason
     packages = dict(line.split() for line in (out / "packages").read_text().splitlines())
-    return Built(out / "disk.raw", out / "vmlinuz", work / "initrd", packages)
+    hypervisor = out / "hypervisor"
+    below = hypervisor if hypervisor.is_file() else None
+    return Built(out / "disk.raw", out / "vmlinuz", work / "initrd", below, packages)
 
 
 def write_kit(recipe: Recipe, target: Path) -> None:

@@ -1,6 +1,6 @@
 """The cache of images: one folder for each, made elsewhere and renamed into place, checked each time it is used.
 
-images/<name>-<key>/image.json  disk.raw  vmlinuz  initrd
+images/<name>-<key>/image.json  disk.raw  vmlinuz  initrd  hypervisor
 images/.making/<name>-<key>.<pid>.<start>/   what somebody makes now, or left when he was killed
 images/.locks/<name>-<key>.lock
 """
@@ -29,6 +29,7 @@ logger = log.get(__name__)
 Progress = Callable[[str], None]
 MANIFEST = "image.json"
 _PATIENCE_S = 3600.0
+_ROLES = ("disk", "kernel", "initrd", "hypervisor")  # of files, in a manifest
 _OWNED = re.compile(r".*\.(\d+)\.(\d+)")
 
 
@@ -59,10 +60,11 @@ class Manifest(_Model):
     disk: CachedFile
     kernel: CachedFile | None = None
     initrd: CachedFile | None = None
+    hypervisor: CachedFile | None = None
     packages: dict[str, str] = {}
 
     def files(self) -> tuple[CachedFile, ...]:
-        return tuple(file for file in (self.disk, self.kernel, self.initrd) if file is not None)
+        return tuple(file for file in (self.disk, self.kernel, self.initrd, self.hypervisor) if file is not None)
 
     @property
     def digest(self) -> str:
@@ -71,7 +73,7 @@ class Manifest(_Model):
             "arch": self.arch,
             "disk_format": self.disk_format,
             "kernel_arguments": self.kernel_arguments,
-            **{role: getattr(self, role).sha256 for role in ("disk", "kernel", "initrd") if getattr(self, role)},
+            **{role: getattr(self, role).sha256 for role in _ROLES if getattr(self, role)},
         }
         return f"sha256:{hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}"
 
@@ -83,6 +85,7 @@ class Manifest(_Model):
             disk_format=self.disk_format,
             kernel=None if self.kernel is None else folder / self.kernel.path,
             initrd=None if self.initrd is None else folder / self.initrd.path,
+            hypervisor=None if self.hypervisor is None else folder / self.hypervisor.path,
             kernel_arguments=self.kernel_arguments,
             arch=self.arch,
             origin=self.origin,
@@ -179,9 +182,7 @@ def check(folder: Path, manifest: Manifest, *, fully: bool = False) -> Manifest:
     if not seen:
         return manifest
     roles = {
-        role: seen[file.path]
-        for role in ("disk", "kernel", "initrd")
-        if (file := getattr(manifest, role)) is not None and file.path in seen
+        role: seen[file.path] for role in _ROLES if (file := getattr(manifest, role)) is not None and file.path in seen
     }
     renewed = manifest.model_copy(update=roles)
     if renewed != manifest:

@@ -161,7 +161,10 @@ def _build(recipe: recipes.Recipe, work: Path, progress: Progress) -> Manifest:
     folder = work / "image"
     folder.mkdir()
     files: list[cache.CachedFile] = []
-    for path, name in ((built.disk, "disk.raw"), (built.kernel, "vmlinuz"), (built.initrd, "initrd")):
+    parts = [(built.disk, "disk.raw"), (built.kernel, "vmlinuz"), (built.initrd, "initrd")]
+    if built.hypervisor is not None:
+        parts.append((built.hypervisor, "hypervisor"))
+    for path, name in parts:
         if not path.is_file():
             raise ImageError(f"the recipe {recipe.name} made no {name}")
         path.chmod(0o444)
@@ -179,4 +182,5 @@ def _build(recipe: recipes.Recipe, work: Path, progress: Progress) -> Manifest:
         disk=files[0],
         kernel=files[1],
         initrd=files[2],
+        hypervisor=files[3] if built.hypervisor is not None else None,
     )

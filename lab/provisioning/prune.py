@@ -17,7 +17,7 @@ from lab import hypervisors, locations, log
 from lab.contracts import Cell, Image, MachineSpec, Owner
 from lab.errors import CommandFailed
 from lab.inventory.models import BuildSource, Host, Inventory
-from lab.provisioning import cache, images, recipes
+from lab.provisioning import cache, hosts, images, made_frozen, recipes
 from lab.provisioning.bring_up import DATA_DISK_MIB
 
 _log = log.get(__name__)
@@ -50,7 +50,7 @@ def find(inventories: Iterable[Inventory]) -> list[Leftover]:
     """What can go. Raises `LabError` when a host that keeps a cache cannot be asked what it still uses."""
     known = list(inventories)
     marks = _marks()
-    found = [*_images(known), *_damaged(), *_of_hosts(known)]
+    found = [*_images(known), *_damaged(), *_of_hosts(known), *_frozen(known)]
     return [leftover for leftover in found if not any(_is_named(leftover.path, mark) for mark in marks)]
 
 
@@ -108,8 +108,8 @@ def _of_hosts(inventories: Sequence[Inventory]) -> Iterator[Leftover]:
     used: set[Path] = set()
     for inventory in inventories:
         for host in inventory.hosts.values():
-            if not hypervisors.load(host.driver).RUNS_HERE:
-                continue  # what it keeps is not on this machine
+            if hosts.made_from(host) or not hypervisors.load(host.driver).RUNS_HERE:
+                continue  # what it keeps is not on this machine, or goes with the host
             with hypervisors.load(host.driver).connect(host.name, host.settings) as hypervisor:
                 if isinstance(hypervisor, KeepsCache):
                     cached = hypervisor.cached()
@@ -118,6 +118,18 @@ def _of_hosts(inventories: Sequence[Inventory]) -> Iterator[Leftover]:
     for path in sorted(set(there) - used):
         what = f"kept by the driver {there[path]}: {path.name[:20]}"
         yield Leftover(path, what, "no machine of these inventories starts from it", _size(path))
+
+
+def _frozen(inventories: Sequence[Inventory]) -> Iterator[Leftover]:
+    """Frozen hosts that no made host of these inventories is restored from."""
+    there = made_frozen.every()
+    recipes_used = {hosts.made_from(host) for inventory in inventories for host in inventory.hosts.values()} - {""}
+    found = [images.cached(BuildSource(build=recipe)) for recipe in recipes_used if there]
+    used = {made_frozen.key(image) for image in found if image is not None}
+    for name, path in there.items():
+        if name not in used:
+            why = "no host of these inventories is restored from it"
+            yield Leftover(path, f"frozen host {name[:12]}", why, _size(path))
 
 
 def _keys(inventory: Inventory, host: Host, hypervisor: KeepsCache) -> Iterator[str]:

@@ -17,7 +17,7 @@ from lab.guests import claims, triage
 from lab.guests.channels import ssh
 from lab.guests.triage import Triage
 from lab.inventory.models import Inventory
-from lab.provisioning import keys
+from lab.provisioning import hosts, keys
 from lab.provisioning.bring_up import CellSession, guest_maker, open_session
 from lab.provisioning.first_login import PROBE_TIMEOUT_S, log_in
 from lab.runner import kept, reap
@@ -186,13 +186,13 @@ def found(at: Spot) -> Iterator[Found]:
     if document is None:
         raise NotUp(f"{at.cell} is not up", hint=at.command("up"))
     host = at.inventory.hosts[at.cell.host]
-    with hypervisors.load(host.driver).connect(host.name, host.settings) as hypervisor:
+    with hosts.connect_existing(host) as hypervisor:
         machines = [
             machine
-            for owner, machine in hypervisor.machines()
+            for owner, machine in (hypervisor.machines() if hypervisor is not None else ())
             if owner.run == at.place.run and machine.name == document.machine
         ]
-        if not machines:
+        if hypervisor is None or not machines:
             raise MachineVanished(
                 f"the machine of {at.cell} is not on {host.name} any more: somebody destroyed it",
                 hint=f"{at.command('down')} forgets it",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from lab import hypervisors
 from lab.contracts import Cell
 from lab.inventory.models import Host, Inventory
+from lab.provisioning import hosts
 
 MACHINE_OVERHEAD_MIB = 160
 """What a hypervisor process and the cell's own process take beside the guest's memory (measured: 90-140)."""
@@ -34,12 +34,12 @@ class Capacity:
         self._machines[cell] = machines
         host = self.inventory.hosts[cell.host]
         on_host = [other for other, its in self._running.items() if its.name == host.name]
-        if not hypervisors.load(host.driver).RUNS_HERE:
+        if not hosts.runs_here(host):
             limit = host.cells_at_once if host.cells_at_once is not None else CELLS_ELSEWHERE
             return len(on_host) < limit and self._memory_fits(cell, on_host, host.memory_mib)
         if host.cells_at_once is not None and len(on_host) >= host.cells_at_once:
             return False
-        here = [other for other, its in self._running.items() if hypervisors.load(its.driver).RUNS_HERE]
+        here = [other for other, its in self._running.items() if hosts.runs_here(its)]
         if not here:
             return True  # one cell always may: that it does not fit at all is for its own start to find out
         return (

@@ -13,6 +13,7 @@ from pathlib import Path
 from lab import hypervisors, locations, process
 from lab.errors import ExitCode, LabError, MissingTool
 from lab.inventory.models import Host, Inventory
+from lab.provisioning import hosts
 
 PROBE_TIMEOUT_S = 20.0
 LEAST_FREE_GIB = 6
@@ -148,8 +149,10 @@ def _networks() -> Iterator[Finding]:
 
 def _host(host: Host) -> Finding:
     subject = f"host {host.name}"
+    if hosts.made_from(host) and not hosts.is_there(host):
+        return _made_host(subject, host)
     try:
-        with hypervisors.load(host.driver).connect(host.name, host.settings) as hypervisor:
+        with hosts.connect(host) as hypervisor:
             facts = hypervisor.facts()
             limits = hypervisor.limits()
     except LabError as reason:
@@ -157,6 +160,15 @@ def _host(host: Host) -> Finding:
     accelerator = f", {facts.accelerator}" if facts.accelerator else ""
     cannot = f"; cannot: {', '.join(sorted(limits))}" if limits else ""
     return Finding(subject, Health.GOOD, f"{facts.product} {facts.version}{accelerator}, {facts.realness}{cannot}")
+
+
+def _made_host(subject: str, host: Host) -> Finding:
+    """Of a host that the lab makes: looking whether it can must not take the minutes that making it may."""
+    problem = hosts.lacks(host)
+    if problem is not None:
+        remedy = f"{problem.hint}; its cells are left out of the plan" if problem.hint else "its cells are left out"
+        return Finding(subject, Health.POOR, problem.what, remedy)
+    return Finding(subject, Health.GOOD, f"can be made here: {hosts.state_of(host)}")
 
 
 def as_json(findings: Sequence[Finding]) -> list[dict[str, str]]:

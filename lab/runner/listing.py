@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lab import hypervisors
 from lab.contracts import Endpoint, Machine, MachineState, Owner
 from lab.errors import LabError
 from lab.inventory.models import Host, Inventory
+from lab.provisioning import hosts
 from lab.runner import kept, reap
 
 SCHEMA = 1
@@ -82,8 +82,8 @@ def every(inventories: Mapping[Path, Inventory]) -> Listing:
 
 
 def _on_host(written: Path, inventory: Inventory, host: Host) -> Iterable[Listed]:
-    with hypervisors.load(host.driver).connect(host.name, host.settings) as hypervisor:
-        for owner, machine in hypervisor.machines():
+    with hosts.connect_existing(host) as hypervisor:
+        for owner, machine in hypervisor.machines() if hypervisor is not None else ():
             yield _listed(written, inventory, owner, machine)
 
 

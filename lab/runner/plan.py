@@ -18,6 +18,7 @@ from lab.catalogue import Catalogue
 from lab.contracts import Cell, Realness
 from lab.errors import ConfigurationError, RunError
 from lab.inventory.models import Inventory
+from lab.provisioning import hosts
 from lab.runner.selection import Selection
 
 SCHEMA = 1
@@ -65,14 +66,14 @@ def make(
     reasons = _Reasons(inventory)
     checks = _Checks(catalogue, suite)
     cells = []
-    hosts = inventory.hosts
+    known = inventory.hosts
     for cell, suites in inventory.matrix.cells():
         name = cell.name
         if not selection.wants(name):
             continue
         chosen = checks.of(suites)
         reason = reasons.of(cell, name) or chosen.missing
-        realness = hosts[cell.host].realness
+        realness = known[cell.host].realness
         if reason is None:
             cells.append(PlannedCell(cell, realness, chosen.ids, None, chosen.expected_s, chosen.machines))
         else:
@@ -105,16 +106,23 @@ class _Reasons:
         self._rules = [(re.compile(translate(rule.cells)), rule.reason) for rule in rules]
         self._any_rule = re.compile("|".join(pattern.pattern for pattern, _ in self._rules) or r"(?!)")
         self._of_parts = cache(self._find_of_parts)
+        self._of_host = cache(self._find_of_host)
 
     def of(self, cell: Cell, name: str) -> str | None:
         if self._any_rule.match(name):
             return next(reason for pattern, reason in self._rules if pattern.match(name))
-        return self._of_parts(self._inventory.hosts[cell.host].driver, cell.guest, cell.profile)
+        host = self._inventory.hosts[cell.host]
+        return self._of_parts(host.driver, cell.guest, cell.profile) or self._of_host(host.name)
 
     def _find_of_parts(self, driver: str, guest: str, profile: str) -> str | None:
         """Why no host of that driver can run that guest on that hardware; the hypervisor's own reason first."""
         hardware, entry = self._inventory.profiles[profile], self._inventory.guests[guest]
         return hypervisors.load(driver).refuses(hardware) or entry.lacks(hardware) or entry.missing()
+
+    def _find_of_host(self, name: str) -> str | None:
+        """Why the lab cannot make that host on this machine, where it is one that it makes."""
+        problem = hosts.lacks(self._inventory.hosts[name])
+        return None if problem is None else problem.what
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from lab import hypervisors, log, process
+from lab import log, process
 from lab.contracts import Owner
 from lab.errors import LabError
 from lab.inventory.models import Host, Inventory
+from lab.provisioning import hosts
 from lab.runner import kept
 
 _log = log.get(__name__)
@@ -54,8 +55,8 @@ def reap_host(host: Host, *, picks: Callable[[Owner], bool]) -> Reaped:
     destroyed: list[str] = []
     problems: list[str] = []
     try:
-        with hypervisors.load(host.driver).connect(host.name, host.settings) as hypervisor:
-            for owner, machine in hypervisor.machines():
+        with hosts.connect_existing(host) as hypervisor:
+            for owner, machine in hypervisor.machines() if hypervisor is not None else ():
                 if not picks(owner):
                     continue
                 try:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lab import hypervisors
 from lab.contracts import (
     Capability,
     Cell,
@@ -186,7 +187,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
         return FakeGuest(machine)
 
     image = Image("i", "sha256:" + "0" * 64, tmp_path / "disk.raw", "raw")
-    monkeypatch.setattr(bring_up.hypervisors, "load", lambda name: SimpleNamespace(connect=connect))
+    monkeypatch.setattr(hypervisors, "load", lambda name: SimpleNamespace(connect=connect))
     monkeypatch.setattr(bring_up.images, "resolve", lambda source, *, progress: image)
     monkeypatch.setattr(bring_up, "log_in", log_in)
     monkeypatch.setattr(bring_up, "log_in_to_copy", log_in_to_copy)

@@ -213,3 +213,20 @@ def test_the_recipe_of_an_image_need_not_exist_to_list_it(tiny) -> None:
     (recipes.FOLDER / "tiny").rename(recipes.FOLDER / "renamed")
     (entry,) = images.listing()
     assert (entry.name, entry.current) == ("tiny", False)
+
+
+def test_an_image_that_is_a_host_has_a_hypervisor_that_is_checked_like_its_other_parts(tiny) -> None:
+    guest = images.resolve(TINY, progress=_quiet)
+    (tiny.recipes / "tiny" / "finish.sh").write_text("#!/bin/sh\n# a host\n")
+    tiny.builder('echo xen >"$work/hypervisor"')
+
+    host = images.resolve(TINY, progress=_quiet)
+
+    assert guest.hypervisor is None
+    assert host.hypervisor is not None
+    assert host.hypervisor.read_text() == "xen\n"
+    assert host.digest != guest.digest
+    host.hypervisor.chmod(0o644)
+    host.hypervisor.write_text("sen\n")
+    with pytest.raises(ImageCorrupt, match="hypervisor is not what it was"):
+        images.verify(TINY)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lab import hypervisors
 from lab.contracts import Cell
 from lab.runner import capacity
 from lab.runner.capacity import MACHINE_OVERHEAD_MIB, Capacity
@@ -17,7 +18,7 @@ FAR_A, FAR_B, FAR_C = (Cell("far", "g", name) for name in "abc")
 
 @pytest.fixture(autouse=True)
 def drivers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capacity.hypervisors, "load", lambda name: SimpleNamespace(RUNS_HERE=name == "local"))
+    monkeypatch.setattr(hypervisors, "load", lambda name: SimpleNamespace(RUNS_HERE=name == "local"))
 
 
 def lab(*, processors: int = 2, memory_mib: int = 10_000, **host: Any) -> Capacity:

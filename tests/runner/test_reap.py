@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lab import process
+from lab import hypervisors, process
 from lab.contracts import Owner
 from lab.errors import HostError, HypervisorRefused
 from lab.runner import reap
@@ -41,7 +41,7 @@ def host_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         def connect(name: str, settings: object) -> Iterator[Any]:
             yield SimpleNamespace(machines=lambda: machines)
 
-        monkeypatch.setattr(reap.hypervisors, "load", lambda name: SimpleNamespace(connect=connect))
+        monkeypatch.setattr(hypervisors, "load", lambda name: SimpleNamespace(connect=connect))
         return SimpleNamespace(name="h", driver="d", settings=None)
 
     return make
@@ -94,7 +94,7 @@ def test_a_host_that_cannot_be_reached_is_a_problem_and_no_end(monkeypatch: pyte
     def connect(name: str, settings: object) -> Any:
         raise HostError("no route")
 
-    monkeypatch.setattr(reap.hypervisors, "load", lambda name: SimpleNamespace(connect=connect))
+    monkeypatch.setattr(hypervisors, "load", lambda name: SimpleNamespace(connect=connect))
     host: Any = SimpleNamespace(name="h", driver="d", settings=None)
     inventory: Any = SimpleNamespace(hosts={"h": host})
 

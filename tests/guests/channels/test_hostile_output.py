@@ -16,11 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.contracts import SshLogin
 from lab.errors import CommandTimedOut, GuestCommandFailed, GuestLoginRefused, GuestUnreachable, HostKeyChanged
-from lab.guests.channels import _shell, ssh
-from lab.guests.channels._pump import Bounded
-from lab.guests.channels._shell import Marked, ShellLost
+from lab.guests.channels import ssh
 from lab.guests.identity import Identity
+from lab.ssh import _shell
+from lab.ssh._pump import Bounded
+from lab.ssh._shell import Marked, ShellLost
 
 GIB = 1 << 30
 NASTY = b"\x00\xff\xfe\x1b[2J\x1b]0;title\x07\xc3(\r\x9b31m"
@@ -308,7 +310,7 @@ def test_an_endless_banner_before_the_greeting_is_given_up(plain: Any, client_ke
             sock.sendall(b"\x1b[2JWelcome!\r\n" * 1000)
 
     endpoint = plain(flood)
-    login = ssh.SshLogin("root", client_key, Identity.make("x").host_key_public)
+    login = SshLogin("root", client_key, Identity.make("x").host_key_public)
 
     with pytest.raises(GuestUnreachable) as caught:
         ssh.connect(endpoint, login, timeout_s=60)

@@ -19,7 +19,9 @@ from lab.errors import (
     GuestUnreachable,
     HostKeyChanged,
 )
-from lab.guests.channels import _connection, _exec, _pump, ssh
+from lab.guests.channels import ssh
+from lab.ssh import _connection, _exec, _pump
+from lab.ssh import channel as ssh_channel
 
 
 def _silent(channel: paramiko.Channel, command: bytes) -> None:
@@ -157,7 +159,7 @@ def test_a_guest_that_stands_still_is_noticed_before_the_limit(
 def test_a_guest_that_is_gone_when_a_command_runs_out_of_time_is_lost(
     sshd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ssh, "_SIGN_OF_LIFE_S", 1.0)
+    monkeypatch.setattr(ssh_channel, "_SIGN_OF_LIFE_S", 1.0)
     channel = ssh.connect(sshd.endpoint, sshd.login, timeout_s=60)
     shell = channel.run(("sh", "-c", "echo $PPID")).out
     pid = int(channel.run(("sed", "-n", "s/^PPid:[[:space:]]*//p", f"/proc/{shell}/status")).out)
@@ -273,7 +275,7 @@ def test_a_cut_input_leaves_no_half_file(dropbear: Any) -> None:
     channel = ssh.connect(dropbear.endpoint, dropbear.login, timeout_s=60)
     path = f"/tmp/lab-cut-{time.time_ns()}"
     # What the guest runs for `write`, with less input than announced: the connection broke on the way.
-    result = channel.run(("/bin/sh", "-c", ssh._WRITE, "sh", path, f"{path}.new", "644", "10"), stdin=b"short")
+    result = channel.run(("/bin/sh", "-c", ssh_channel._WRITE, "sh", path, f"{path}.new", "644", "10"), stdin=b"short")
 
     assert result.status == 1
     assert result.err == "the content did not arrive whole"

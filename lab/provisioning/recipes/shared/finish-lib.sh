@@ -39,7 +39,7 @@ make_initrd() {
     cp "$2" "$tree/bin/busybox"
     ln -s busybox "$tree/bin/sh"
     install -m 755 "$KIT/initrd/init" "$tree/init"
-    for kind in virtio nvme sata pvscsi virtio-scsi ide; do
+    for kind in virtio nvme sata pvscsi virtio-scsi ide xen; do
         case $kind in
             virtio) modules="virtio_pci virtio_blk virtio_mmio" ;;
             nvme) modules="nvme" ;;
@@ -47,6 +47,7 @@ make_initrd() {
             pvscsi) modules="vmw_pvscsi sd_mod" ;;
             virtio-scsi) modules="virtio_pci virtio_scsi sd_mod" ;;
             ide) modules="ata_piix sd_mod" ;;
+            xen) modules="xen_blkfront" ;;
         esac
         # shellcheck disable=SC2086 # a list of words
         module_closure "$moddir" $modules ext4 crc32c_generic >"$OUT/closure"

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from lab import waiting
 from lab.contracts import Endpoint, SshLogin
 from lab.errors import ConfigurationError, GuestLoginRefused, GuestUnreachable, HostKeyChanged, WaitedTooLong
-from lab.guests.channels._dial import Answer, MeteredSocket, await_greeting, dial
-from lab.guests.channels._pump import Pulse, Pump, is_live
+from lab.ssh._dial import Answer, MeteredSocket, await_greeting, dial
+from lab.ssh._pump import Pulse, Pump, is_live
+from lab.ssh._tunnel import Tunnel
 
 if TYPE_CHECKING:
     import paramiko
@@ -85,6 +86,23 @@ class Connection:
         except (paramiko.SSHException, OSError, EOFError) as reason:
             raise GuestUnreachable(f"the guest's SSH server starts no command: {reason or 'closed'!s:.200}") from reason
         return Pump(channel, self._pulse)
+
+    def tunnel(self, far: Endpoint, timeout_s: float) -> Tunnel:
+        """A TCP connection from the other end to `far`, on a channel of its own.
+
+        Raises `ConnectionError` when the other end cannot connect there, `GuestUnreachable` when it is gone.
+        """
+        import paramiko
+
+        try:
+            channel = self._transport.open_channel(
+                "direct-tcpip", (far.host, far.port), ("127.0.0.1", 0), timeout=timeout_s
+            )
+        except paramiko.ChannelException as reason:
+            raise ConnectionError(f"{far.host}:{far.port} cannot be reached from there: {reason!s:.200}") from reason
+        except (paramiko.SSHException, OSError, EOFError) as reason:
+            raise GuestUnreachable(f"the SSH server opens no tunnel: {reason or 'closed'!s:.200}") from reason
+        return Tunnel(channel, self._pulse)
 
     def close(self) -> None:
         self._transport.close()

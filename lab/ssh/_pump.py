@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from lab.guests.channels._dial import MeteredSocket
+from lab.ssh._dial import MeteredSocket
 
 if TYPE_CHECKING:
     import paramiko

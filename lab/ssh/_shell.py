@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from lab.guests.channels._pump import Bounded, Pump
+from lab.ssh._pump import Bounded, Pump
 
 # Some SSH servers give a path without the administrator's programs; LC_ALL=C makes output parseable.
 PRELUDE = "PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C;export PATH LC_ALL;"

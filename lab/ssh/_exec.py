@@ -6,8 +6,8 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 
-from lab.guests.channels._pump import Bounded, Pump
-from lab.guests.channels._shell import PRELUDE, Marked, Output, new_marker, quoted
+from lab.ssh._pump import Bounded, Pump
+from lab.ssh._shell import PRELUDE, Marked, Output, new_marker, quoted
 
 # A process that the command left in the background may hold the output open for ever, or go on writing to it.
 _AFTER_EXIT_S = 1.0  # of silence

@@ -1,0 +1,189 @@
+"""One Xen host as a hypervisor: makes machines and finds them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from lab.contracts import Capability, HostFacts, Image, Machine, MachineSpec, Owner
+from lab.errors import HostError, HypervisorRefused
+from lab.hypervisors import _xen_domains as domains
+from lab.hypervisors import _xen_images as images
+from lab.hypervisors import _xen_power as power
+from lab.hypervisors import _xen_store as store
+from lab.hypervisors import _xen_toolstack as toolstacks
+from lab.hypervisors._xen_config import Kind
+from lab.hypervisors._xen_dom0 import Dom0
+from lab.hypervisors._xen_link import Link, said
+from lab.hypervisors._xen_machine import XenMachine
+from lab.hypervisors._xen_profile import refuses
+from lab.hypervisors._xen_store import Mark
+from lab.hypervisors._xen_toolstack import Can, Toolstack
+
+_COPY_S = 900.0
+_NO_AGENT = "Xen has no agent of its own in a guest, only keys in its xenstore"
+_LIMITS: Mapping[Capability, str] = {
+    Capability.WARM_CLONES: "A saved domain of Xen keeps its address on the bridge, so two copies cannot run together",
+    Capability.SCREENSHOTS: "PV and PVH domains have no display",
+    Capability.WATCHDOG: "Xen's watchdog ends a domain, and none only counts",
+    Capability.TPM: "Xen's vTPM is a domain of its own (vtpm-stubdom), which the lab does not make",
+    Capability.SECURE_BOOT: "PV and PVH domains of the lab have no firmware: Xen starts their kernel",
+    Capability.NETWORK_BOOT: "PV and PVH domains of the lab have no firmware: Xen starts their kernel",
+    Capability.GUEST_COMMANDS: _NO_AGENT,
+    Capability.GUEST_FILES: _NO_AGENT,
+    Capability.GUEST_ADDRESSES: _NO_AGENT,
+    Capability.FILESYSTEM_FREEZE: _NO_AGENT,
+    Capability.VSOCK: "Xen has no sockets between host and guest that Linux knows as vsock",
+}
+_EXAMINE = """# look at a host
+xl info || exit 3
+printf '\\0'
+for tool in xenstore-read xenstore-write losetup flock sha256sum gzip truncate ip; do
+  command -v "$tool" >/dev/null || echo "no $tool"
+done
+cp --help 2>&1 | grep -q -e --reflink || echo "no GNU cp"
+# xenconsoled writes what guests say only when it is told to.
+found=
+for line in $(grep -lszx '.*/xenconsole[d]' /proc/[0-9]*/cmdline); do
+  ! grep -qszxE '(--log=)?(guest|all)' "$line" || found=yes
+done
+[ -n "$found" ] || echo "no console log"
+mkdir -p "$1" || echo "no $1"
+[ -n "$(ip -o link show dev "$2" type bridge 2>/dev/null)" ] || echo "no bridge $2"
+"""
+_REMEDIES = {
+    "no console log": "set XENCONSOLED_TRACE=guest in the dom0 (/etc/default/xen on Debian, /etc/sysconfig/xencommons "
+    "elsewhere) and restart xenconsoled",
+}
+_DISKS = """# make disks
+set -eu
+umask 077
+cp --sparse=always --reflink=auto "$2" "$1/root.raw"
+[ "$3" = 0 ] || truncate -s "$3M" "$1/data.raw"
+[ "$4" = 0 ] || { cat >"$1/seed.raw"; [ "$(stat -c %s "$1/seed.raw")" = "$4" ]; }
+"""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are in a dom0."""
+
+    folder: str = store.FOLDER  # the lab's own
+    logs: str = store.LOGS  # of xl and xenconsoled
+
+
+class XenHost:
+    """A dom0 that is logged in to."""
+
+    def __init__(self, link: Link, toolstack: Toolstack, places: Places) -> None:
+        self.link, self.toolstack = link, toolstack
+        self._folder, self._logs = places.folder, places.logs
+
+    @property
+    def name(self) -> str:
+        return self.link.host
+
+    def facts(self) -> HostFacts:
+        details = dict(self.toolstack.details)
+        if not self.toolstack.is_known():
+            newest = ".".join(map(str, toolstacks.NEWEST))
+            details["toolstack"] = f"newer than {newest}, the last release whose differences the lab knows"
+        return HostFacts(
+            product="Xen",
+            version=self.toolstack.full,
+            build=details.get("xen_changeset", "") or self.toolstack.full,
+            realness=self.link.dom0.realness,
+            details=details,
+        )
+
+    def limits(self) -> Mapping[Capability, str]:
+        lacks = self.toolstack.lacks(Can.SAVE_PAUSED)
+        migration = self.toolstack.moves_no_pv() or "xl would move domains of this host, and the lab does not do it yet"
+        limits = {**_LIMITS, Capability.LIVE_MIGRATION: migration}
+        return {**limits, Capability.SNAPSHOTS: lacks} if lacks else limits
+
+    def upload(self, image: Image) -> None:
+        """Bring it to the dom0, once per digest. Raises `ImageError`, `HostError`."""
+        images.bring(self.link, self._folder, image)
+
+    def create(self, spec: MachineSpec) -> Machine:
+        """Raises `HypervisorRefused`, `ImageError`, `LabBusy`, `HostError`."""
+        reason = refuses(spec.profile)
+        if reason is None and power.kind_of(spec.profile.chipset) is Kind.PVH:
+            reason = self.toolstack.runs_pvh()
+        if reason is not None:
+            raise HypervisorRefused(reason)
+        folder = store.folder_of(self._folder, spec.name, self._logs)
+        self._refuse_others(spec.name)
+        parts = images.bring(self.link, self._folder, spec.image)
+        mark = store.claim(self.link, folder, Mark(spec, store.new_uuid(), "", store.controller()))
+        machine = power.Machine(self.link, self.toolstack, mark, folder)
+        try:
+            power.configuration(machine)  # refuses what cannot be written before anything large is copied
+            self._make_disks(machine, parts.disk)
+        except BaseException:
+            XenMachine(machine).destroy()
+            raise
+        return XenMachine(machine)
+
+    def _make_disks(self, machine: power.Machine, image: str) -> None:
+        spec, path = machine.mark.spec, machine.folder.path
+        seed = b"" if spec.seed is None else spec.seed.read_bytes()
+        sizes = (str(spec.data_disk_mib), str(len(seed)))
+        result = self.link.sh(_DISKS, path, image, *sizes, stdin=seed, timeout_s=_COPY_S)
+        if result.status != 0:
+            raise store.trouble(self.link, f"making the disks of {spec.name}", said(result))
+
+    def _refuse_others(self, name: str) -> None:
+        """A domain of that name that no mark of ours knows is somebody else's."""
+        result = self.link.run(("xl", "list", "-l"))
+        if result.status != 0:
+            raise HostError(f"{self.name}: xl list -l does not work: {said(result)}")
+        found = domains.named(result.stdout.decode(errors="replace"), self.name)
+        same = next((one for one in found if one.name == store.domain_of(name)), None)
+        if same is not None:
+            marks = {mark.uuid for mark in store.every(self.link, self._folder)}
+            whose = "is the lab's" if same.uuid in marks else "is not the lab's; it was not touched"
+            raise HypervisorRefused(
+                f"{self.name} has a domain {same.name!r} already, which {whose}", hint="destroy it, or run lab reap"
+            )
+
+    def machines(self) -> Sequence[tuple[Owner, Machine]]:
+        return [(mark.spec.owner, self._machine(mark)) for mark in store.every(self.link, self._folder)]
+
+    def _machine(self, mark: Mark) -> XenMachine:
+        folder = store.folder_of(self._folder, mark.spec.name, self._logs)
+        return XenMachine(power.Machine(self.link, self.toolstack, mark, folder))
+
+
+DEFAULT = Places()
+
+
+@contextmanager
+def connect_to(name: str, dom0: Dom0, places: Places = DEFAULT) -> Iterator[XenHost]:
+    """Log in and look whether the host can be used. Raises `HostError`, `MachineVanished` of a made host."""
+    link = Link(name, dom0)
+    try:
+        link.open()
+        yield XenHost(link, _examined(link, places.folder), places)
+    finally:
+        link.close()
+
+
+def _examined(link: Link, folder: str) -> Toolstack:
+    result = link.sh(_EXAMINE, folder, link.dom0.bridge)
+    if result.status == 3 or result.status == 127:
+        raise HostError(
+            f"{link.host}: xl info does not work: {said(result)}",
+            hint="is it the dom0 of a Xen, may this user run xl, and does xenstored run?",
+        )
+    info, _, lacking = result.stdout.decode(errors="replace").partition("\0")
+    found = toolstacks.read(info, link.host)
+    complaints = [line.strip() for line in lacking.splitlines() if line.startswith("no ")]
+    if complaints:
+        remedies = [_REMEDIES[one] for one in complaints if one in _REMEDIES]
+        raise HostError(
+            f"{link.host}: the dom0 lacks what the lab needs: {', '.join(complaints)}", hint="; ".join(remedies)
+        )
+    return found

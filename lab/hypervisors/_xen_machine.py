@@ -1,0 +1,239 @@
+"""One Xen machine: what the contracts ask of it, told to its parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from lab.contracts import Endpoint, MachineSpec, MachineState
+from lab.errors import GuestHasNoNetwork, HypervisorRefused
+from lab.hypervisors import _xen_plugged as plugged
+from lab.hypervisors import _xen_plugs as plugs
+from lab.hypervisors import _xen_power as power
+from lab.hypervisors import _xen_snapshots as snapshots
+from lab.hypervisors import _xen_store as store
+from lab.hypervisors._xen_link import said
+from lab.hypervisors._xen_power import Machine
+
+_UP = (MachineState.RUNNING, MachineState.PAUSED)
+_KEPT = 1 << 20  # bytes of each end of an endless console
+
+_CONSOLE = """# read a console
+log=$1
+[ -f "$log" ] || exit 0
+size=$(stat -c %s "$log")
+if [ "$size" -le $((2 * $2)) ]; then
+  cat "$log"
+else
+  head -c "$2" "$log"
+  printf '\\n[%d bytes of the console are not kept]\\n' $((size - 2 * $2))
+  tail -c "$2" "$log"
+fi
+"""
+_TYPE = """# type on a console
+set -eu
+terminal=$(xenstore-read "/local/domain/$1/console/tty")
+case $terminal in /dev/pts/*[!0-9]*) exit 1 ;; /dev/pts/[0-9]*) cat >"$terminal" ;; *) exit 1 ;; esac
+"""
+_RESETS = '# count resets\ngrep -c "Rebooting now" "$1" 2>/dev/null; :'
+# Whom the bridge has seen with that card's address: the dom0's own neighbours, and leases of a dnsmasq there.
+_NEIGHBOURS = """# look for an address
+ip -4 neighbour show dev "$1" | head -n 1000
+cat /var/lib/misc/dnsmasq.leases /var/lib/libvirt/dnsmasq/*.leases 2>/dev/null | head -c 65536
+:
+"""
+_DESTROY = """# remove a machine
+grep -qsF "$4" "$1/machine.json" || exit 0
+rm -f "$2" "$2".* "$3" "$3".*
+for file in "$1"/* "$1"/.[!.]*; do
+  # The mark goes last, so that a removal that is interrupted can be found and finished.
+  case $file in */machine.json) ;; *) rm -rf "$file" ;; esac
+done
+rm -rf "$1"
+"""
+
+
+class XenMachine:
+    """A machine by its mark; any number of objects in any processes may speak of the same one."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    @property
+    def name(self) -> str:
+        return self._machine.name
+
+    @property
+    def spec(self) -> MachineSpec:
+        return self._machine.mark.spec
+
+    @property
+    def uuid(self) -> str:
+        """Of the domain; the lab touches no other."""
+        return self._machine.mark.uuid
+
+    def state(self) -> MachineState:
+        return power.look(self._machine).state
+
+    def start(self) -> None:
+        """Raises `HypervisorRefused`, `LabBusy`, `HostError`."""
+        power.start(self._machine)
+
+    def stop(self, *, force: bool = False, timeout_s: float = 60.0) -> None:
+        """Ask the guest through xenbus, or cut the power. Raises `WaitedTooLong`, `MachineVanished`."""
+        power.stop(self._machine, force=force, timeout_s=timeout_s)
+
+    def addresses(self) -> Sequence[str]:
+        """The address that the lab gave the guest, or that the dom0's neighbours and leases tell of its card."""
+        if power.look(self._machine).state not in _UP:
+            return ()
+        return (self._machine.mark.address,) if self._machine.mark.address else self._seen()
+
+    def _seen(self) -> tuple[str, ...]:
+        link, mac = self._machine.link, self._machine.mark.mac
+        lines = link.sh(_NEIGHBOURS, link.dom0.bridge).out.lower().splitlines()
+        found = (re.search(r"\b\d{1,3}(?:\.\d{1,3}){3}\b", line) for line in lines if mac in line.split())
+        return tuple(dict.fromkeys(match[0] for match in found if match))
+
+    def endpoint(self, guest_port: int) -> Endpoint:
+        """Raises `HypervisorRefused` when stopped, `MachineVanished`, `GuestHasNoNetwork` while no address is known."""
+        power.require_up(self._machine)
+        address = self._machine.mark.address or next(iter(self._seen()), "")
+        if not address:
+            raise GuestHasNoNetwork(
+                f"{self.name} has no address that the dom0 of {self._machine.link.host} knows",
+                hint=f"its card on {self._machine.link.dom0.bridge} is {self._machine.mark.mac}: does it ask by DHCP?",
+            )
+        return self._machine.link.reach(address, guest_port)
+
+    def console(self) -> bytes:
+        """What xenconsoled logged of all boots."""
+        return self._machine.link.sh(_CONSOLE, self._machine.folder.console(), str(_KEPT)).stdout
+
+    def resets(self) -> int:
+        """How often xl started the domain anew since the machine was started."""
+        counted = self._machine.link.sh(_RESETS, self._machine.folder.xl_log()).out.strip()
+        return int(counted) if counted.isdigit() and len(counted) < 7 else 0
+
+    def reproduce(self) -> str:
+        """The files and the xl.cfg that make it, for somebody in the dom0."""
+        image, folder = self.spec.image, self._machine.folder
+        parts = f"{folder.root}/images/{image.digest.partition(':')[2]}"
+        lines = [
+            "# in the dom0, as root; the files of the image come from the machine of the lab:",
+            f"#   {image.disk} -> {folder.file('root.raw')} (raw)",
+        ]
+        if image.kernel is not None:
+            lines.append(f"#   {image.kernel} -> {parts}/kernel (the lab takes the ELF file out of it)")
+        if image.initrd is not None:
+            lines.append(f"#   {image.initrd} -> {parts}/ramdisk")
+        if self.spec.seed is not None:
+            lines.append(f"#   {folder.file('seed.raw')} is a tar archive with the guest's identity")
+        if self.spec.data_disk_mib:
+            lines.append(f"truncate -s {self.spec.data_disk_mib}M {folder.file('data.raw')}")
+        lines += [f"cat >{folder.file('xl.cfg')} <<'END'", power.configuration(self._machine) + "END"]
+        return "\n".join([*lines, f"xl create {folder.file('xl.cfg')}", ""])
+
+    def destroy(self) -> None:
+        """Safe to call twice. Raises `HypervisorRefused`, `HostError`."""
+        machine = self._machine
+        bridges = plugged.read(machine.link, machine.folder).bridges()
+        power.cut(machine)
+        files = (machine.folder.path, machine.folder.console(), machine.folder.xl_log())
+        result = machine.link.sh(_DESTROY, *files, machine.mark.uuid)
+        if result.status != 0:
+            raise store.trouble(machine.link, f"removing {machine.folder.path}", said(result))
+        plugged.leave_bridges(machine.link, bridges)
+        if machine.mark.address:
+            machine.link.forget(machine.mark.address)
+
+    # -----------------------------------------------------------------------------------------------------
+    # Pauses, snapshots, sleep
+
+    def pause(self) -> None:
+        power.command(self._machine, "pause", str(power.require_up(self._machine).domid))
+
+    def resume(self) -> None:
+        domain = power.require_up(self._machine)
+        if domain.state is MachineState.PAUSED:
+            power.command(self._machine, "unpause", str(domain.domid))
+
+    def snapshot(self, name: str) -> None:
+        snapshots.take(self._machine, name)
+
+    def restore(self, name: str) -> None:
+        snapshots.restore(self._machine, name)
+
+    def delete_snapshot(self, name: str) -> None:
+        snapshots.forget(self._machine, name)
+
+    def snapshots(self) -> Sequence[str]:
+        return snapshots.names(self._machine)
+
+    def snapshots_hold_memory(self) -> bool:
+        return True
+
+    def save_state(self) -> None:
+        power.sleep(self._machine)
+
+    def has_saved_state(self) -> bool:
+        return power.look(self._machine).has_saved_state
+
+    def discard_saved_state(self) -> None:
+        self._machine.link.run(("rm", "-f", self._machine.folder.file("saved")))
+
+    # -----------------------------------------------------------------------------------------------------
+    # What comes and goes
+
+    def attach_disk(self, name: str, size_mib: int) -> None:
+        """A virtual disk of Xen has no serial number; the guest sees the next free letter."""
+        plugs.attach_disk(self._machine, name, size_mib)
+
+    def detach_disk(self, name: str) -> None:
+        plugs.detach_disk(self._machine, name)
+
+    def attach_nic(self, name: str, mac: str) -> None:
+        plugs.attach_nic(self._machine, name, mac)
+
+    def attach_shared_nic(self, name: str, mac: str, network: str) -> None:
+        plugs.attach_nic(self._machine, name, mac, network=network)
+
+    def detach_nic(self, name: str) -> None:
+        plugs.detach_nic(self._machine, name)
+
+    def resize_data_disk(self, size_mib: int) -> None:
+        plugs.resize_data(self._machine, size_mib)
+
+    def data_disk_used_bytes(self) -> int:
+        return plugs.data_used_bytes(self._machine)
+
+    def set_balloon(self, memory_mib: int) -> None:
+        plugs.set_memory(self._machine, memory_mib)
+
+    def balloon_mib(self) -> int:
+        return power.require_up(self._machine).memory_mib
+
+    def attach_memory(self, name: str, size_mib: int) -> None:
+        plugs.attach_memory(self._machine, name, size_mib)
+
+    def detach_memory(self, name: str) -> None:
+        plugs.detach_memory(self._machine, name)
+
+    def set_vcpus(self, count: int) -> None:
+        plugs.set_vcpus(self._machine, count)
+
+    def vcpus(self) -> int:
+        return power.require_up(self._machine).vcpus
+
+    # -----------------------------------------------------------------------------------------------------
+    # What a person would do with buttons and cables
+
+    def inject_nmi(self) -> None:
+        power.command(self._machine, "trigger", str(power.require_up(self._machine).domid), "nmi")
+
+    def type_on_console(self, data: bytes) -> None:
+        """Through the terminal of the dom0 that xenconsoled keeps for the domain."""
+        domain = power.require_up(self._machine)
+        result = self._machine.link.sh(_TYPE, str(domain.domid), stdin=data)
+        if result.status != 0:
+            raise HypervisorRefused(f"{self.name} has no console that can be typed on: {said(result)}")

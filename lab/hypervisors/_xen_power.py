@@ -1,0 +1,284 @@
+"""Power of one Xen machine: how it is, start it, shut it down, end it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from lab import log, waiting
+from lab.contracts import MachineState
+from lab.errors import HostError, HypervisorRefused, LabBusy, LabError, MachineVanished
+from lab.hypervisors import _xen_domains as domains
+from lab.hypervisors import _xen_plugged as plugged
+from lab.hypervisors import _xen_store as store
+from lab.hypervisors._xen_config import Disk, Domain, Kind, Nic, text
+from lab.hypervisors._xen_domains import Running
+from lab.hypervisors._xen_link import Link, said
+from lab.hypervisors._xen_store import Folder, Mark
+from lab.hypervisors._xen_toolstack import Can, Toolstack
+
+START_S = 180.0
+_END_S = 60.0
+_UP = (MachineState.RUNNING, MachineState.PAUSED)
+_log = log.get(__name__)
+
+# What stands between the NULs: mark, wish, saved memory, domains, the end of what xl logged of the last start, its age.
+_LOOK = """# look at a machine
+folder=$1 log=$2
+! grep -qsF "$3" "$folder/machine.json" || echo there; printf '\\0'
+[ ! -f "$folder/wanted" ] || head -c 20 "$folder/wanted"; printf '\\0'
+[ ! -f "$folder/saved" ] || echo saved; printf '\\0'
+xl list -v || exit 3
+printf '\\0'
+[ ! -f "$log" ] || { tail -n 3 "$log" | head -c 2000; printf '\\0'; echo $(($(date +%s) - $(stat -c %Y "$log"))); }
+"""
+_CREATE = """# start a domain
+set -eu
+cat >"$1/xl.cfg"
+xl create -q "$1/xl.cfg" </dev/null
+echo running >"$1/wanted"
+xenstore-write "/vm/$2/interop-lab" "$3" || :
+"""
+_WAKE = """# restore a domain
+set -eu
+xl restore "$1/saved" </dev/null
+rm -f "$1/saved"
+echo running >"$1/wanted"
+xenstore-write "/vm/$2/interop-lab" "$3" || :
+"""
+_SLEEP = """# save a domain
+set -eu
+umask 077
+rm -f "$1/saved.part"
+xl save "$2" "$1/saved.part" >&2
+mv -f "$1/saved.part" "$1/saved"
+echo stopped >"$1/wanted"
+"""
+_REBOOTING = re.compile(r"reason code 1\b|Rebooting now")
+_REBOOT_S = 90  # xl itself waits for two seconds between the old domain and the new one
+_MEMORY = re.compile(r"(?i)not enough (free )?memory|failed to free memory|cannot allocate memory|ENOMEM|out of memory")
+_LOCKED = re.compile(r"(?i)cannot be mounted now|device or resource busy|already in use|lock held|sharing violation")
+_XENSTORE = re.compile(
+    r"(?i)xenstore.*(no such file|refused|not running|cannot|could not)|cannot (open|connect to) xenstore"
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """All that tells one machine of a host."""
+
+    link: Link
+    toolstack: Toolstack
+    mark: Mark
+    folder: Folder
+
+    @property
+    def name(self) -> str:
+        return self.mark.spec.name
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.mark.spec.profile.chipset)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at a host told about a machine."""
+
+    state: MachineState
+    exists: bool  # false when it was destroyed, also when another one has its name now
+    domain: Running | None  # also one that ended and was kept to be looked at
+    has_saved_state: bool
+
+
+def kind_of(chipset: str) -> Kind:
+    return Kind.PVH if chipset == "xenpvh" else Kind.PV
+
+
+def look(machine: Machine) -> Look:
+    """One round trip. Raises `HostError`, `HypervisorRefused` when xl hangs."""
+    result = machine.link.sh(_LOOK, machine.folder.path, machine.folder.xl_log(), machine.mark.uuid)
+    parts = result.stdout.decode(errors="replace").split("\0")
+    if result.status != 0 or len(parts) < 5:
+        raise HostError(
+            f"{machine.link.host}: xl list does not work: {said(result)}",
+            hint="in the dom0: does xenstored run, and does xl belong to the Xen that is booted?",
+        )
+    there, wanted, saved, listed, logged = (parts[0].strip(), parts[1].strip(), parts[2].strip(), parts[3], parts[4])
+    domain = domains.by_uuid(listed, machine.mark.uuid, machine.link.host)
+    age = parts[5].strip() if len(parts) > 5 else ""
+    rebooting = bool(_REBOOTING.search(logged)) and age.isdigit() and int(age) < _REBOOT_S
+    if not there:
+        state = MachineState.GONE
+    elif domain is not None:
+        state = domain.state
+    elif wanted == "running":
+        state = MachineState.RUNNING if rebooting else MachineState.GONE
+    else:
+        state = MachineState.STOPPED
+    return Look(state, bool(there), domain, bool(saved))
+
+
+def require_up(machine: Machine) -> Running:
+    """The domain. Raises `MachineVanished`, or `HypervisorRefused` when the machine does not run."""
+    found = look(machine)
+    if found.state in _UP and found.domain is not None:
+        return found.domain
+    if found.state in _UP:
+        raise HypervisorRefused(f"{machine.name} is rebooting: it has no domain right now", hint="try again")
+    raise not_up(machine, found)
+
+
+def not_up(machine: Machine, found: Look) -> LabError:
+    """The error for a machine that does not run."""
+    if found.state is not MachineState.GONE:
+        return HypervisorRefused(f"{machine.name} is {found.state}")
+    if not found.exists:
+        return HypervisorRefused(f"machine {machine.name!r} is gone: it was destroyed")
+    return MachineVanished(
+        f"{machine.name} ended unasked: Xen has no domain {machine.mark.uuid} any more",
+        hint=f"look at {machine.folder.xl_log()} in the dom0 of {machine.link.host}, and at xl dmesg",
+    )
+
+
+def start(machine: Machine) -> None:
+    """Create the domain, or restore its saved memory. Of a running machine, nothing.
+
+    Raises `HypervisorRefused`, `LabBusy` where memory or a disk is taken, `HostError`.
+    """
+    found = look(machine)
+    if found.state is MachineState.RUNNING:
+        return
+    if found.state is MachineState.PAUSED:
+        raise HypervisorRefused(f"{machine.name} is paused", hint="resume it")
+    if not found.exists:
+        raise not_up(machine, found)
+    _end_domain(machine, found.domain)
+    owner = f"{machine.mark.spec.owner.run} {machine.mark.spec.owner.cell}"
+    path, uuid = machine.folder.path, machine.mark.uuid
+    devices = plugged.read(machine.link, machine.folder)
+    plugged.make_bridges(machine.link, devices)
+    if found.has_saved_state:
+        result = machine.link.sh(_WAKE, path, uuid, owner, timeout_s=START_S)
+    else:
+        config = configuration(machine, devices).encode()
+        result = machine.link.sh(_CREATE, path, uuid, owner, stdin=config, timeout_s=START_S)
+    if result.status != 0:
+        raise refused(machine, "start", said(result))
+    _log.info("machine.started", machine=machine.name, host=machine.link.host)
+
+
+def configuration(machine: Machine, devices: plugged.Devices = plugged.NONE) -> str:
+    """The machine's xl.cfg. Raises `HypervisorRefused` when a value cannot be written into it."""
+    mark, folder, spec = machine.mark, machine.folder, machine.mark.spec
+    dom0, profile, image = machine.link.dom0, spec.profile, spec.image
+    parts = f"{folder.root}/images/{image.digest.partition(':')[2]}"
+    disks = [Disk(folder.file("root.raw"), "xvda")]
+    if spec.seed is not None:
+        disks.append(Disk(folder.file("seed.raw"), "xvdb", writable=False))
+    if spec.data_disk_mib:
+        disks.append(Disk(folder.file("data.raw"), "xvdc"))
+    words = ["root=/dev/xvda", "rw", "console=hvc0"]
+    if mark.address:
+        words.append(f"lab.ip={mark.address}/{dom0.guest_prefix},{dom0.gateway}")
+    return text(
+        Domain(
+            name=mark.domain,
+            uuid=mark.uuid,
+            kind=machine.kind,
+            vcpus=profile.vcpus,
+            max_vcpus=profile.max_vcpus,
+            memory_mib=profile.memory_mib + sum(size for _, size in devices.memory),
+            max_memory_mib=profile.max_memory_mib,
+            disks=(*disks, *devices.disks(folder)),
+            nics=(Nic(mark.mac, dom0.bridge), *devices.nics()),
+            kernel=f"{parts}/kernel" if image.kernel else "",
+            ramdisk=f"{parts}/ramdisk" if image.initrd else "",
+            arguments=" ".join([*words, *image.kernel_arguments.split()]),
+            native_tsc=machine.kind is Kind.PVH and dom0.realness != "real",
+        ),
+        knows_type=machine.toolstack.can(Can.TYPE_KEY),
+    )
+
+
+def stop(machine: Machine, *, force: bool, timeout_s: float) -> None:
+    """Ask the guest through xenbus to shut down and wait, or cut the power.
+
+    Raises `WaitedTooLong` when the guest ignores it, `MachineVanished`.
+    """
+    found = look(machine)
+    if not force and found.exists and found.state is MachineState.GONE:
+        raise not_up(machine, found)
+    if not force and found.state in _UP and found.domain is not None:
+        _shut_down(machine, found.domain, timeout_s)
+    cut(machine)
+
+
+def _shut_down(machine: Machine, domain: Running, timeout_s: float) -> None:
+    if domain.state is MachineState.PAUSED:
+        command(machine, "unpause", str(domain.domid))
+    command(machine, "shutdown", "-F", str(domain.domid))
+    waiting.until(
+        lambda: look(machine).state not in _UP,
+        what=f"{machine.name} to shut down after xl shutdown",
+        timeout_s=timeout_s,
+        longest_pause_s=1.0,
+    )
+
+
+def cut(machine: Machine) -> None:
+    """End the domain at once; the machine is stopped then. Safe to call twice."""
+    found = look(machine)
+    _end_domain(machine, found.domain)
+    if found.exists:
+        machine.link.sh('# note a wish\necho stopped >"$1/wanted"', machine.folder.path)
+
+
+def _end_domain(machine: Machine, domain: Running | None) -> None:
+    if domain is None:
+        return
+    # By its number, which Xen does not give away again soon, and which this look found with our identity.
+    result = machine.link.run(("xl", "destroy", str(domain.domid)), timeout_s=_END_S)
+    if look(machine).domain is not None:
+        raise HypervisorRefused(f"xl does not destroy {machine.mark.domain}: {said(result)}")
+
+
+def sleep(machine: Machine) -> None:
+    """Keep memory on the dom0's disk and end the domain. Raises `HypervisorRefused`, `HostError`."""
+    domain = require_up(machine)
+    result = machine.link.sh(_SLEEP, machine.folder.path, str(domain.domid), timeout_s=600.0)
+    if result.status != 0:
+        raise refused(machine, "save", said(result))
+
+
+def command(machine: Machine, *words: str, timeout_s: float = 60.0) -> None:
+    """One call of xl. Raises `HypervisorRefused` with its words, `HostError`."""
+    result = machine.link.run(("xl", *words), timeout_s=timeout_s)
+    if result.status != 0:
+        raise refused(machine, words[0], said(result))
+
+
+def refused(machine: Machine, doing: str, words: str) -> LabError:
+    """Whose fault it is when xl does not do something, told by its words."""
+    host, name = machine.link.host, machine.name
+    if store.DISK_FULL in words:
+        return store.trouble(machine.link, f"{doing} of {name}", words)
+    if _MEMORY.search(words):
+        return LabBusy(
+            f"{host}: no memory is left for {name}: {words}", hint="stop other guests, or give the dom0 less (dom0_mem)"
+        )
+    if _LOCKED.search(words):
+        return LabBusy(
+            f"{host}: a disk of {name} is locked: {words}",
+            hint="somebody else uses it: xl list, losetup -a in the dom0",
+        )
+    if _XENSTORE.search(words):
+        return HostError(
+            f"{host}: xenstored does not answer: {words}", hint="a dom0 whose xenstored died must be booted again"
+        )
+    if re.search(r"(?i)domain .*already exists", words):
+        return HypervisorRefused(
+            f"{host} has a domain {machine.mark.domain!r} that is not the lab's {name}; it was not touched: {words}",
+            hint="rename or remove that domain",
+        )
+    return HypervisorRefused(f"{host}: xl {doing} of {name} failed: {words or 'it said nothing'}")

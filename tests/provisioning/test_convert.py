@@ -43,6 +43,8 @@ def test_the_packaged_system_gets_the_seed_and_an_ssh_server(alpine: Image) -> N
     for name in ("apply-seed", "apply-identity", "dropbear", "dropbearconvert", "ld-linux-x86-64.so.2", "libc.so.6"):
         assert f"/100755/0/0/{name}/" in added
     assert "quicksand-guest-agent" not in _debugfs(alpine, "ls -p /etc/runlevels/boot")
+    assert "/devfs/" in (at_start := _debugfs(alpine, "ls -p /etc/runlevels/sysinit"))
+    assert "setup-dns" not in at_start
 
 
 @pytest.mark.minutes

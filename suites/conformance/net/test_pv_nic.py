@@ -9,7 +9,7 @@ DRIVERS = {
     "vmxnet3": "vmxnet3",
     "vector": "uml-vector",
     "netvsc": "hv_netvsc",
-    "xen": "xen_netfront",
+    "xen": "vif",  # of the module xen_netfront; a driver of xenbus is named after the devices that it takes
 }
 PINGS = 3
 

@@ -8,7 +8,7 @@ DRIVERS = {
     "virtio": "virtio_blk",
     "ubd": "uml-blkdev",
     "pvscsi": "vmw_pvscsi",
-    "xen": "xen-blkfront",
+    "xen": "vbd",  # of the module xen_blkfront; a driver of xenbus is named after the devices that it takes
     "hyperv": "hv_storvsc",
 }
 

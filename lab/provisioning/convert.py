@@ -153,7 +153,7 @@ def _put(disk: Path, plan: dict[str, tuple[Path, int]], work: Path) -> None:
     commands = [f"mkdir {_HOME}", "mkdir /root/.ssh", "sif /root/.ssh mode 040700"]
     # The agent of the sandbox that it was made for: it waits for a controller that is not there.
     commands.append("rm /etc/runlevels/boot/quicksand-guest-agent")
-    # It copies a file and ends, but is declared as a daemon: OpenRC calls it crashed ever after. Our resolv.conf is DHCP's.
+    # It copies a file and ends, but is declared as a daemon, and OpenRC calls it crashed ever after. DHCP says it.
     commands.append("rm /etc/runlevels/sysinit/setup-dns")
     existing = _debugfs(disk, ["ls -p /etc", "ls -p /etc/network"], cwd=work)
     for number, (target, (path, mode)) in enumerate(plan.items()):

@@ -21,7 +21,7 @@ from typing import Any
 
 from lab import log, process, waiting
 from lab.contracts import Endpoint, Image, Realness, SshLogin
-from lab.errors import HypervisorRefused, ImageError, MachineVanished, WaitedTooLong
+from lab.errors import HypervisorRefused, ImageError, LabBusy, MachineVanished, WaitedTooLong
 from lab.guests.identity import Identity
 from lab.hypervisors import _machine_directory as files
 from lab.hypervisors import _qemu_memory as memory
@@ -37,6 +37,8 @@ from lab.provisioning.keys import client_key
 
 DRIVER = "made-xen"  # the folder of these hosts among the machines
 WAKE_LIMIT_S = 60.0
+CLOCK_TRIES = 8  # a host that was just restored is slow at first: its emulator has translated nothing yet
+CLOCK_ERROR_S = 2.0  # the conformance checks allow a guest five
 ANSWER_LIMIT_S = 60.0
 LEND_LIMIT_S = 30.0
 BRIDGE = "xenbr0"
@@ -170,15 +172,32 @@ class MadeHost:
         )
 
     def wake(self) -> None:
-        """Set its clock, give it its identity. Raises `WaitedTooLong`, `MachineVanished`."""
+        """Set its clock, give it its identity. Raises `WaitedTooLong`, `MachineVanished`, `LabBusy`."""
+        late = self._set_clock()
+        for _ in range(CLOCK_TRIES - 1):
+            if late <= CLOCK_ERROR_S:
+                return
+            late = self._set_clock()
+        if late > CLOCK_ERROR_S:
+            raise LabBusy(
+                f"the clock of {self.mark.name} cannot be set: its dom0 takes {late:.0f} s to do as it is told",
+                hint="every guest on it would have that wrong time; run fewer cells at once",
+            )
+
+    def _set_clock(self) -> float:
+        """By how many seconds the clock may be late after that: what was typed may wait for a busy dom0 to read it."""
         number = os.urandom(6).hex()
-        self.emulator.wait_for(
-            f"interop-lab: done {number}",
-            what="the dom0 to take its clock and its key",
-            timeout_s=WAKE_LIMIT_S,
+        typed: list[float] = []
+
+        def tell() -> None:
+            typed.append(time.time())
             # Whole seconds, because busybox's date takes no others.
-            again=lambda: self.emulator.type(f"wake {number} {time.time():.0f}"),
-        )
+            self.emulator.type(f"wake {number} {typed[-1]:.0f}")
+
+        what = "the dom0 to take its clock and its key"
+        self.emulator.wait_for(f"interop-lab: done {number}", what=what, timeout_s=WAKE_LIMIT_S, again=tell)
+        # Told twice, it may have read only the first.
+        return time.time() - typed[0]
 
 
 def restore(name: str, image: Image, progress: Progress) -> MadeHost:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,7 +17,7 @@ import pytest
 
 from lab import process
 from lab.contracts import Endpoint, Image, Realness
-from lab.errors import HostError, HypervisorRefused, ImageError, MachineVanished, WaitedTooLong
+from lab.errors import HostError, HypervisorRefused, ImageError, LabBusy, MachineVanished, WaitedTooLong
 from lab.hypervisors import _machine_directory as files
 from lab.provisioning import made_frozen, made_host, made_qemu
 
@@ -289,6 +291,29 @@ def test_waking_tells_the_time(host: made_host.MadeHost, dom0: list[str]) -> Non
     word, _, when = dom0[0].split()
     assert word == "wake"
     assert float(when) > 1.7e9
+
+
+def test_a_dom0_that_was_late_is_told_the_time_again(
+    host: made_host.MadeHost, dom0: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([1000.0, 1016.0, 1017.0, 1017.5])
+    monkeypatch.setattr(time, "time", lambda: next(now))
+
+    host.wake()
+
+    assert [float(line.split()[2]) for line in dom0] == [1000, 1017]
+
+
+def test_a_dom0_that_is_always_late_is_not_used(
+    host: made_host.MadeHost, dom0: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = itertools.count(1000.0, 16.0)
+    monkeypatch.setattr(time, "time", lambda: next(now))
+
+    with pytest.raises(LabBusy, match="cannot be set: its dom0 takes 16 s"):
+        host.wake()
+
+    assert len(dom0) == made_host.CLOCK_TRIES
 
 
 def test_a_host_whose_emulator_is_gone_says_so(host: made_host.MadeHost) -> None:

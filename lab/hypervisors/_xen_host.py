@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lab.contracts import Capability, HostFacts, Image, Machine, MachineSpec, Owner
 from lab.errors import HostError, HypervisorRefused
+from lab.hypervisors import _xen_disks as disks
 from lab.hypervisors import _xen_domains as domains
 from lab.hypervisors import _xen_images as images
 from lab.hypervisors import _xen_power as power
@@ -21,7 +22,6 @@ from lab.hypervisors._xen_profile import refuses
 from lab.hypervisors._xen_store import Mark
 from lab.hypervisors._xen_toolstack import Can, Toolstack
 
-_COPY_S = 900.0
 _NO_AGENT = "Xen has no agent of its own in a guest, only keys in its xenstore"
 _LIMITS: Mapping[Capability, str] = {
     Capability.WARM_CLONES: "A saved domain of Xen keeps its address on the bridge, so two copies cannot run together",
@@ -36,7 +36,8 @@ _LIMITS: Mapping[Capability, str] = {
     Capability.FILESYSTEM_FREEZE: _NO_AGENT,
     Capability.VSOCK: "Xen has no sockets between host and guest that Linux knows as vsock",
 }
-_EXAMINE = """# look at a host
+_EXAMINE = (
+    """# look at a host
 xl info || exit 3
 printf '\\0'
 for tool in xenstore-read xenstore-write losetup flock sha256sum gzip truncate ip; do
@@ -52,17 +53,12 @@ done
 mkdir -p "$1" || echo "no $1"
 [ -n "$(ip -o link show dev "$2" type bridge 2>/dev/null)" ] || echo "no bridge $2"
 """
+    + disks.EXAMINE
+)
 _REMEDIES = {
     "no console log": "set XENCONSOLED_TRACE=guest in the dom0 (/etc/default/xen on Debian, /etc/sysconfig/xencommons "
     "elsewhere) and restart xenconsoled",
 }
-_DISKS = """# make disks
-set -eu
-umask 077
-cp --sparse=always --reflink=auto "$2" "$1/root.raw"
-[ "$3" = 0 ] || truncate -s "$3M" "$1/data.raw"
-[ "$4" = 0 ] || { cat >"$1/seed.raw"; [ "$(stat -c %s "$1/seed.raw")" = "$4" ]; }
-"""
 
 
 @dataclass(frozen=True)
@@ -73,11 +69,19 @@ class Places:
     logs: str = store.LOGS  # of xl and xenconsoled
 
 
+@dataclass(frozen=True)
+class Found:
+    """What an examination of a dom0 told."""
+
+    toolstack: Toolstack
+    overlays: bool  # its kernel makes overlays, see `_xen_disks`
+
+
 class XenHost:
     """A dom0 that is logged in to."""
 
-    def __init__(self, link: Link, toolstack: Toolstack, places: Places) -> None:
-        self.link, self.toolstack = link, toolstack
+    def __init__(self, link: Link, found: Found, places: Places) -> None:
+        self.link, self.toolstack, self.overlays = link, found.toolstack, found.overlays
         self._folder, self._logs = places.folder, places.logs
 
     @property
@@ -117,7 +121,8 @@ class XenHost:
         folder = store.folder_of(self._folder, spec.name, self._logs)
         self._refuse_others(spec.name)
         parts = images.bring(self.link, self._folder, spec.image)
-        mark = store.claim(self.link, folder, Mark(spec, store.new_uuid(), "", store.controller()))
+        wanted = Mark(spec, store.new_uuid(), "", store.controller(), overlay=self.overlays)
+        mark = store.claim(self.link, folder, wanted)
         machine = power.Machine(self.link, self.toolstack, mark, folder)
         try:
             power.configuration(machine)  # refuses what cannot be written before anything large is copied
@@ -130,8 +135,8 @@ class XenHost:
     def _make_disks(self, machine: power.Machine, image: str) -> None:
         spec, path = machine.mark.spec, machine.folder.path
         seed = b"" if spec.seed is None else spec.seed.read_bytes()
-        sizes = (str(spec.data_disk_mib), str(len(seed)))
-        result = self.link.sh(_DISKS, path, image, *sizes, stdin=seed, timeout_s=_COPY_S)
+        words = (str(spec.data_disk_mib), str(len(seed)), "overlay" if machine.mark.overlay else "copy")
+        result = self.link.sh(disks.MAKE, path, image, *words, stdin=seed, timeout_s=disks.COPY_S)
         if result.status != 0:
             raise store.trouble(self.link, f"making the disks of {spec.name}", said(result))
 
@@ -171,7 +176,7 @@ def connect_to(name: str, dom0: Dom0, places: Places = DEFAULT) -> Iterator[XenH
         link.close()
 
 
-def _examined(link: Link, folder: str) -> Toolstack:
+def _examined(link: Link, folder: str) -> Found:
     result = link.sh(_EXAMINE, folder, link.dom0.bridge)
     if result.status == 3 or result.status == 127:
         raise HostError(
@@ -180,10 +185,11 @@ def _examined(link: Link, folder: str) -> Toolstack:
         )
     info, _, lacking = result.stdout.decode(errors="replace").partition("\0")
     found = toolstacks.read(info, link.host)
-    complaints = [line.strip() for line in lacking.splitlines() if line.startswith("no ")]
+    told = [line.strip() for line in lacking.splitlines()]
+    complaints = [line for line in told if line.startswith("no ")]
     if complaints:
         remedies = [_REMEDIES[one] for one in complaints if one in _REMEDIES]
         raise HostError(
             f"{link.host}: the dom0 lacks what the lab needs: {', '.join(complaints)}", hint="; ".join(remedies)
         )
-    return found
+    return Found(found, disks.HAS in told)

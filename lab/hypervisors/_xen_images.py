@@ -85,8 +85,10 @@ def bring(link: Link, root: str, image: Image) -> InDom0:
 
 
 def _present(link: Link, paths: list[str]) -> set[str]:
-    found = link.sh('# look for files\nfor file; do [ ! -f "$file" ] || echo "$file"; done', *paths)
-    return set(found.out.splitlines())
+    if not link.present.issuperset(paths):
+        found = link.sh('# look for files\nfor file; do [ ! -f "$file" ] || echo "$file"; done', *paths)
+        link.present |= set(found.out.splitlines()) & set(paths)
+    return link.present & set(paths)
 
 
 def _lend_copy(link: Link, here: Path, path: str) -> None:

@@ -34,6 +34,7 @@ class Link:
 
     def __init__(self, host: str, dom0: Dom0) -> None:
         self.host, self.dom0 = host, dom0
+        self.present: set[str] = set()  # files of images that were seen there: they are never changed
         self._channel: SshChannel | None = None
         self._relays: dict[Endpoint, Relay] = {}
         self._lock = threading.RLock()

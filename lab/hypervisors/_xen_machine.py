@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lab.contracts import Endpoint, MachineSpec, MachineState
 from lab.errors import GuestHasNoNetwork, HypervisorRefused
+from lab.hypervisors import _xen_disks as disks
 from lab.hypervisors import _xen_plugged as plugged
 from lab.hypervisors import _xen_plugs as plugs
 from lab.hypervisors import _xen_power as power
@@ -42,8 +44,11 @@ ip -4 neighbour show dev "$1" | head -n 1000
 cat /var/lib/misc/dnsmasq.leases /var/lib/libvirt/dnsmasq/*.leases 2>/dev/null | head -c 65536
 :
 """
-_DESTROY = """# remove a machine
-grep -qsF "$4" "$1/machine.json" || exit 0
+_DESTROY = f"""# remove a machine
+{disks.FUNCTIONS}
+{{ read -r line || [ -n "$line" ]; }} 2>/dev/null <"$1/machine.json" || exit 0
+case $line in *"$4"*) ;; *) exit 0 ;; esac
+detach "$1" "$5" || {{ echo "the overlay $5 is in use" >&2; exit 1; }}
 rm -f "$2" "$2".* "$3" "$3".*
 for file in "$1"/* "$1"/.[!.]*; do
   # The mark goes last, so that a removal that is interrupted can be found and finished.
@@ -131,19 +136,21 @@ class XenMachine:
             lines.append(f"#   {folder.file('seed.raw')} is a tar archive with the guest's identity")
         if self.spec.data_disk_mib:
             lines.append(f"truncate -s {self.spec.data_disk_mib}M {folder.file('data.raw')}")
-        lines += [f"cat >{folder.file('xl.cfg')} <<'END'", power.configuration(self._machine) + "END"]
+        # Somebody who makes it by hand needs no overlay.
+        copied = replace(self._machine, mark=replace(self._machine.mark, overlay=False))
+        lines += [f"cat >{folder.file('xl.cfg')} <<'END'", power.configuration(copied) + "END"]
         return "\n".join([*lines, f"xl create {folder.file('xl.cfg')}", ""])
 
     def destroy(self) -> None:
         """Safe to call twice. Raises `HypervisorRefused`, `HostError`."""
         machine = self._machine
-        bridges = plugged.read(machine.link, machine.folder).bridges()
-        power.cut(machine)
+        found = power.end(machine)
         files = (machine.folder.path, machine.folder.console(), machine.folder.xl_log())
-        result = machine.link.sh(_DESTROY, *files, machine.mark.uuid)
-        if result.status != 0:
+        uuid = machine.mark.uuid
+        result = machine.link.sh(_DESTROY, *files, uuid, disks.device_of(uuid)) if found.exists else None
+        if result is not None and result.status != 0:
             raise store.trouble(machine.link, f"removing {machine.folder.path}", said(result))
-        plugged.leave_bridges(machine.link, bridges)
+        plugged.leave_bridges(machine.link, found.devices.bridges())
         if machine.mark.address:
             machine.link.forget(machine.mark.address)
 

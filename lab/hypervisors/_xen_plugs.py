@@ -79,8 +79,8 @@ def attach_nic(machine: Machine, name: str, mac: str, *, network: str = "") -> N
 
 def detach_disk(machine: Machine, name: str) -> None:
     """Take it away when the guest let go of it, and delete it. Raises `HypervisorRefused`."""
-    domain = power.require_up(machine).domid
-    slot = dict(plugged.read(machine.link, machine.folder).slots).get(name)
+    domain, devices = _up(machine)
+    slot = dict(devices.slots).get(name)
     if slot is None:
         raise _unknown(machine, "disk", name)
     _detach(machine, "disk", name, ("block-detach", str(domain), slot))
@@ -89,8 +89,8 @@ def detach_disk(machine: Machine, name: str) -> None:
 
 def detach_nic(machine: Machine, name: str) -> None:
     """Raises `HypervisorRefused` when the guest does not let go of it."""
-    domain = power.require_up(machine).domid
-    found = {card[0]: card for card in plugged.read(machine.link, machine.folder).cards}.get(name)
+    domain, devices = _up(machine)
+    found = {card[0]: card for card in devices.cards}.get(name)
     if found is None:
         raise _unknown(machine, "nic", name)
     _detach(machine, "nic", name, ("network-detach", str(domain), found[1]))
@@ -111,8 +111,7 @@ def _checked(machine: Machine, kind: str, name: str) -> tuple[int, Devices]:
     """The domain's number and what is plugged. Raises `HypervisorRefused` for a name that cannot be or is there."""
     if not plugged.NAME.fullmatch(name):
         raise HypervisorRefused(f"{name!r} cannot be the name of a {kind}: 1 to 20 letters, digits, _ and -")
-    domain = power.require_up(machine).domid
-    devices = plugged.read(machine.link, machine.folder)
+    domain, devices = _up(machine)
     names = {
         "disk": [one for one, _ in devices.slots],
         "nic": [one for one, _, _ in devices.cards],
@@ -121,6 +120,12 @@ def _checked(machine: Machine, kind: str, name: str) -> tuple[int, Devices]:
     if name in names[kind]:
         raise HypervisorRefused(f"{machine.name} has a {kind} {name!r} already")
     return domain, devices
+
+
+def _up(machine: Machine) -> tuple[int, Devices]:
+    """The domain's number and what is plugged, by one look."""
+    found = power.look(machine)
+    return power.domain_of(machine, found).domid, found.devices
 
 
 def _unknown(machine: Machine, kind: str, name: str) -> HypervisorRefused:
@@ -181,9 +186,9 @@ def attach_memory(machine: Machine, name: str, size_mib: int) -> None:
 
 def detach_memory(machine: Machine, name: str) -> None:
     """Returns when the guest gave it back. Raises `HypervisorRefused` when it does not."""
-    memory = dict(plugged.read(machine.link, machine.folder).memory)
+    _, devices = _up(machine)
+    memory = dict(devices.memory)
     if name not in memory:
-        power.require_up(machine)
         raise _unknown(machine, "memory", name)
     left = machine.mark.spec.profile.memory_mib + sum(memory.values()) - memory[name]
     set_memory(machine, left)

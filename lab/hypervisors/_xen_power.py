@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from lab import log, waiting
 from lab.contracts import MachineState
 from lab.errors import HostError, HypervisorRefused, LabBusy, LabError, MachineVanished
+from lab.hypervisors import _xen_disks as disks
 from lab.hypervisors import _xen_domains as domains
 from lab.hypervisors import _xen_plugged as plugged
 from lab.hypervisors import _xen_store as store
@@ -22,29 +23,41 @@ _END_S = 60.0
 _UP = (MachineState.RUNNING, MachineState.PAUSED)
 _log = log.get(__name__)
 
-# What stands between the NULs: mark, wish, saved memory, domains, the end of what xl logged of the last start, its age.
+# What stands between the NULs: mark, wish, saved memory, what is plugged, domains, and of a machine without a domain
+# the end of what xl logged of the last start and its age. Every process costs a tenth of a second where a dom0 is
+# emulated, so the shell does what it can by itself.
 _LOOK = """# look at a machine
-folder=$1 log=$2
-! grep -qsF "$3" "$folder/machine.json" || echo there; printf '\\0'
-[ ! -f "$folder/wanted" ] || head -c 20 "$folder/wanted"; printf '\\0'
-[ ! -f "$folder/saved" ] || echo saved; printf '\\0'
-xl list -v || exit 3
-printf '\\0'
+folder=$1 log=$2 there= wanted= saved= plugged=
+{ read -r line || [ -n "$line" ]; } 2>/dev/null <"$folder/machine.json" && case $line in *"$3"*) there=there ;; esac
+[ ! -f "$folder/wanted" ] || read -r wanted <"$folder/wanted"
+[ ! -f "$folder/saved" ] || saved=saved
+[ ! -d "$folder/plugged" ] || plugged=$(cd "$folder/plugged" && grep -sH "" -- * | head -c 20000)
+listed=$(xl list -v) || exit 3
+printf '%s\\0%s\\0%s\\0%s\\0%s\\n\\0' "$there" "$wanted" "$saved" "$plugged" "$listed"
+# A domain that dies is on its way out, perhaps to come again.
+case $listed in *[-s][-rscwS?]d" "*) ;; *"$3"*) exit 0 ;; esac
 [ ! -f "$log" ] || { tail -n 3 "$log" | head -c 2000; printf '\\0'; echo $(($(date +%s) - $(stat -c %Y "$log"))); }
 """
-_CREATE = """# start a domain
-set -eu
-cat >"$1/xl.cfg"
-xl create -q "$1/xl.cfg" </dev/null
+# The mark for people is not worth waiting for.
+_NOTED = """
 echo running >"$1/wanted"
-xenstore-write "/vm/$2/interop-lab" "$3" || :
+{ xenstore-write "/vm/$2/interop-lab" "$3" || :; } </dev/null >/dev/null 2>&1 &
 """
-_WAKE = """# restore a domain
+_CREATE = f"""# start a domain
 set -eu
+{disks.FUNCTIONS}
+printf '%s' "$5" >"$1/xl.cfg"
+attach "$1" "$4"
+xl create -q "$1/xl.cfg" </dev/null
+{_NOTED}
+"""
+_WAKE = f"""# restore a domain
+set -eu
+{disks.FUNCTIONS}
+attach "$1" "$4"
 xl restore "$1/saved" </dev/null
 rm -f "$1/saved"
-echo running >"$1/wanted"
-xenstore-write "/vm/$2/interop-lab" "$3" || :
+{_NOTED}
 """
 _SLEEP = """# save a domain
 set -eu
@@ -89,6 +102,7 @@ class Look:
     exists: bool  # false when it was destroyed, also when another one has its name now
     domain: Running | None  # also one that ended and was kept to be looked at
     has_saved_state: bool
+    devices: plugged.Devices
 
 
 def kind_of(chipset: str) -> Kind:
@@ -99,14 +113,14 @@ def look(machine: Machine) -> Look:
     """One round trip. Raises `HostError`, `HypervisorRefused` when xl hangs."""
     result = machine.link.sh(_LOOK, machine.folder.path, machine.folder.xl_log(), machine.mark.uuid)
     parts = result.stdout.decode(errors="replace").split("\0")
-    if result.status != 0 or len(parts) < 5:
+    if result.status != 0 or len(parts) < 6:
         raise HostError(
             f"{machine.link.host}: xl list does not work: {said(result)}",
             hint="in the dom0: does xenstored run, and does xl belong to the Xen that is booted?",
         )
-    there, wanted, saved, listed, logged = (parts[0].strip(), parts[1].strip(), parts[2].strip(), parts[3], parts[4])
+    there, wanted, saved, plugs, listed, logged = (*(part.strip() for part in parts[:4]), parts[4], parts[5])
     domain = domains.by_uuid(listed, machine.mark.uuid, machine.link.host)
-    age = parts[5].strip() if len(parts) > 5 else ""
+    age = parts[6].strip() if len(parts) > 6 else ""
     rebooting = bool(_REBOOTING.search(logged)) and age.isdigit() and int(age) < _REBOOT_S
     if not there:
         state = MachineState.GONE
@@ -116,12 +130,16 @@ def look(machine: Machine) -> Look:
         state = MachineState.RUNNING if rebooting else MachineState.GONE
     else:
         state = MachineState.STOPPED
-    return Look(state, bool(there), domain, bool(saved))
+    return Look(state, bool(there), domain, bool(saved), plugged.parsed(plugs))
 
 
 def require_up(machine: Machine) -> Running:
     """The domain. Raises `MachineVanished`, or `HypervisorRefused` when the machine does not run."""
-    found = look(machine)
+    return domain_of(machine, look(machine))
+
+
+def domain_of(machine: Machine, found: Look) -> Running:
+    """The domain that was seen. Raises as `require_up`."""
     if found.state in _UP and found.domain is not None:
         return found.domain
     if found.state in _UP:
@@ -154,15 +172,14 @@ def start(machine: Machine) -> None:
     if not found.exists:
         raise not_up(machine, found)
     _end_domain(machine, found.domain)
-    owner = f"{machine.mark.spec.owner.run} {machine.mark.spec.owner.cell}"
-    path, uuid = machine.folder.path, machine.mark.uuid
-    devices = plugged.read(machine.link, machine.folder)
-    plugged.make_bridges(machine.link, devices)
+    mark = machine.mark
+    owner = f"{mark.spec.owner.run} {mark.spec.owner.cell}"
+    words = (machine.folder.path, mark.uuid, owner, disks.device_of(mark.uuid))
+    plugged.make_bridges(machine.link, found.devices)
     if found.has_saved_state:
-        result = machine.link.sh(_WAKE, path, uuid, owner, timeout_s=START_S)
+        result = machine.link.sh(_WAKE, *words, timeout_s=START_S)
     else:
-        config = configuration(machine, devices).encode()
-        result = machine.link.sh(_CREATE, path, uuid, owner, stdin=config, timeout_s=START_S)
+        result = machine.link.sh(_CREATE, *words, configuration(machine, found.devices), timeout_s=START_S)
     if result.status != 0:
         raise refused(machine, "start", said(result))
     _log.info("machine.started", machine=machine.name, host=machine.link.host)
@@ -173,11 +190,11 @@ def configuration(machine: Machine, devices: plugged.Devices = plugged.NONE) -> 
     mark, folder, spec = machine.mark, machine.folder, machine.mark.spec
     dom0, profile, image = machine.link.dom0, spec.profile, spec.image
     parts = f"{folder.root}/images/{image.digest.partition(':')[2]}"
-    disks = [Disk(folder.file("root.raw"), "xvda")]
+    attached = [Disk(disks.root_of(folder, mark.uuid, overlay=mark.overlay), "xvda")]
     if spec.seed is not None:
-        disks.append(Disk(folder.file("seed.raw"), "xvdb", writable=False))
+        attached.append(Disk(folder.file("seed.raw"), "xvdb", writable=False))
     if spec.data_disk_mib:
-        disks.append(Disk(folder.file("data.raw"), "xvdc"))
+        attached.append(Disk(folder.file("data.raw"), "xvdc"))
     words = ["root=/dev/xvda", "rw", "console=hvc0"]
     if mark.address:
         words.append(f"lab.ip={mark.address}/{dom0.guest_prefix},{dom0.gateway}")
@@ -190,7 +207,7 @@ def configuration(machine: Machine, devices: plugged.Devices = plugged.NONE) -> 
             max_vcpus=profile.max_vcpus,
             memory_mib=profile.memory_mib + sum(size for _, size in devices.memory),
             max_memory_mib=profile.max_memory_mib,
-            disks=(*disks, *devices.disks(folder)),
+            disks=(*attached, *devices.disks(folder)),
             nics=(Nic(mark.mac, dom0.bridge), *devices.nics()),
             kernel=f"{parts}/kernel" if image.kernel else "",
             ramdisk=f"{parts}/ramdisk" if image.initrd else "",
@@ -210,28 +227,41 @@ def stop(machine: Machine, *, force: bool, timeout_s: float) -> None:
     if not force and found.exists and found.state is MachineState.GONE:
         raise not_up(machine, found)
     if not force and found.state in _UP and found.domain is not None:
-        _shut_down(machine, found.domain, timeout_s)
-    cut(machine)
+        found = _shut_down(machine, found.domain, timeout_s)
+    _cut(machine, found)
 
 
-def _shut_down(machine: Machine, domain: Running, timeout_s: float) -> None:
+def _shut_down(machine: Machine, domain: Running, timeout_s: float) -> Look:
     if domain.state is MachineState.PAUSED:
         command(machine, "unpause", str(domain.domid))
     command(machine, "shutdown", "-F", str(domain.domid))
-    waiting.until(
-        lambda: look(machine).state not in _UP,
-        what=f"{machine.name} to shut down after xl shutdown",
-        timeout_s=timeout_s,
-        longest_pause_s=1.0,
-    )
+
+    def ended() -> Look | None:
+        found = look(machine)
+        return None if found.state in _UP else found
+
+    what = f"{machine.name} to shut down after xl shutdown"
+    return waiting.until(ended, what=what, timeout_s=timeout_s, longest_pause_s=1.0)
 
 
-def cut(machine: Machine) -> None:
-    """End the domain at once; the machine is stopped then. Safe to call twice."""
+def cut(machine: Machine) -> Look:
+    """End the domain at once; the machine is stopped then. How it was. Safe to call twice."""
     found = look(machine)
+    _cut(machine, found)
+    return found
+
+
+def _cut(machine: Machine, found: Look) -> None:
     _end_domain(machine, found.domain)
     if found.exists:
         machine.link.sh('# note a wish\necho stopped >"$1/wanted"', machine.folder.path)
+
+
+def end(machine: Machine) -> Look:
+    """End the domain of a machine that goes. How it was."""
+    found = look(machine)
+    _end_domain(machine, found.domain)
+    return found
 
 
 def _end_domain(machine: Machine, domain: Running | None) -> None:
@@ -239,7 +269,7 @@ def _end_domain(machine: Machine, domain: Running | None) -> None:
         return
     # By its number, which Xen does not give away again soon, and which this look found with our identity.
     result = machine.link.run(("xl", "destroy", str(domain.domid)), timeout_s=_END_S)
-    if look(machine).domain is not None:
+    if result.status != 0 and look(machine).domain is not None:
         raise HypervisorRefused(f"xl does not destroy {machine.mark.domain}: {said(result)}")
 
 

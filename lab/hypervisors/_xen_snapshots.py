@@ -6,7 +6,7 @@ from urllib.parse import quote, unquote
 
 from lab.contracts import MachineState
 from lab.errors import HypervisorRefused
-from lab.hypervisors import _xen_plugged as plugged
+from lab.hypervisors import _xen_disks as disks
 from lab.hypervisors import _xen_power as power
 from lab.hypervisors import _xen_store as store
 from lab.hypervisors._xen_link import said
@@ -17,34 +17,40 @@ _PREFIX = "of-"  # keeps "." and ".." from being folders
 _LONGEST_NAME = 60
 _COPY_S = 600.0
 
-_TAKE = """# take a snapshot
+_KEPT = " ".join(disks.KEPT)
+_TAKE = f"""# take a snapshot
 set -eu
 folder=$1 target=$2 domain=$3 was_paused=$4 draft=$2.draft
 [ ! -e "$target" ] || exit 17
 umask 077
 rm -rf "$draft"
 mkdir -p "$draft"
-goes_on() { [ -z "$domain" ] || [ "$was_paused" = yes ] || xl unpause "$domain"; }
+goes_on() {{ [ -z "$domain" ] || [ "$was_paused" = yes ] || xl unpause "$domain"; }}
 trap 'rm -rf "$draft"; goes_on' EXIT
 [ -z "$domain" ] || xl save -p "$domain" "$draft/memory" >&2
-for disk in root.raw data.raw; do
+for disk in {_KEPT}; do
   [ ! -f "$folder/$disk" ] || cp --sparse=always --reflink=auto "$folder/$disk" "$draft/"
 done
 mv -T "$draft" "$target"
 """
 # Whole copies first, so that a full disk leaves the machine as it was.
-_PUT_BACK = """# put a snapshot back
+_PUT_BACK = f"""# put a snapshot back
 set -eu
-folder=$1 source=$2
+{disks.FUNCTIONS}
+folder=$1 source=$2 device=$3
 trap 'rm -f "$folder"/.back-*' EXIT
-for disk in root.raw data.raw; do
+for disk in {_KEPT}; do
   [ ! -f "$source/$disk" ] || cp --sparse=always --reflink=auto "$source/$disk" "$folder/.back-$disk"
 done
-for disk in root.raw data.raw; do
+detach "$folder" "$device" || {{ echo "the overlay $device is in use" >&2; exit 1; }}
+for disk in {_KEPT}; do
   [ ! -f "$folder/.back-$disk" ] || mv -f "$folder/.back-$disk" "$folder/$disk"
 done
 rm -f "$folder/saved"
-[ ! -f "$source/memory" ] || { xl restore "$source/memory" </dev/null; echo running >"$folder/wanted"; }
+[ -f "$source/memory" ] || exit 0
+attach "$folder" "$device"
+xl restore "$source/memory" </dev/null
+echo running >"$folder/wanted"
 """
 
 
@@ -54,8 +60,8 @@ def take(machine: Machine, name: str) -> None:
     lacks = machine.toolstack.lacks(Can.SAVE_PAUSED)
     if lacks is not None:
         raise HypervisorRefused(lacks)
-    _refuse_plugged(machine, "taken")
     found = power.look(machine)
+    _refuse_plugged(found, "taken")
     runs = found.domain is not None and found.state in (MachineState.RUNNING, MachineState.PAUSED)
     domain = str(found.domain.domid) if runs and found.domain is not None else ""
     paused = "yes" if found.state is MachineState.PAUSED else "no"
@@ -69,11 +75,13 @@ def take(machine: Machine, name: str) -> None:
 def restore(machine: Machine, name: str) -> None:
     """Go back. Raises `HypervisorRefused`, `HostError`."""
     source = _folder(machine, name)
-    if name not in names(machine):
-        raise HypervisorRefused(f"there is no snapshot {name!r} of {machine.name}; there are: {names(machine)}")
-    _refuse_plugged(machine, "restored")
+    known = names(machine)
+    if name not in known:
+        raise HypervisorRefused(f"there is no snapshot {name!r} of {machine.name}; there are: {known}")
+    _refuse_plugged(power.look(machine), "restored")
     power.cut(machine)
-    result = machine.link.sh(_PUT_BACK, machine.folder.path, source, timeout_s=_COPY_S)
+    device = disks.device_of(machine.mark.uuid)
+    result = machine.link.sh(_PUT_BACK, machine.folder.path, source, device, timeout_s=_COPY_S)
     if result.status != 0:
         raise power.refused(machine, "restore", said(result))
 
@@ -102,8 +110,8 @@ def _folder(machine: Machine, name: str) -> str:
     return machine.folder.file(f"snapshots/{_PREFIX}{quote(name, safe='').replace('.', '%2E')}")
 
 
-def _refuse_plugged(machine: Machine, doing: str) -> None:
+def _refuse_plugged(found: power.Look, doing: str) -> None:
     """A disk that came later is not in a snapshot, and would be torn from the others."""
-    disks = [name for name, _ in plugged.read(machine.link, machine.folder).slots]
-    if disks:
-        raise HypervisorRefused(f"a snapshot cannot be {doing} while disks are plugged: {', '.join(disks)}")
+    plugged = [name for name, _ in found.devices.slots]
+    if plugged:
+        raise HypervisorRefused(f"a snapshot cannot be {doing} while disks are plugged: {', '.join(plugged)}")

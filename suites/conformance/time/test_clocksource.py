@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 
-from lab.suite import Guest, Hypervisor, check, linux
+from lab.suite import Guest, Hypervisor, Machine, check, linux, not_applicable
 
 FOLDER = "/sys/devices/system/clocksource/clocksource0"
 # What the kernel falls back to when it found no clock: the tick (kernel/time/jiffies.c).
 NO_CLOCKS = ("jiffies", "refined-jiffies")
+# What the hypervisor brings itself; the kernel may prefer the processor's own counter where that is good enough.
+PARAVIRTUAL = {"xenpv": "xen", "xenpvh": "xen"}
 READINGS = 400
 
 
@@ -24,6 +26,16 @@ def test_a_real_clock_is_in_use(guest: Guest, hypervisor: Hypervisor) -> None:
         return  # emulated processors wait for a place on the host's, which the kernel's watchdog takes for a bad clock
     unstable = [line.text for line in linux.kernel_log(guest) if "as unstable because" in line.text]
     assert not unstable, f"the kernel gave a clock up: {unstable[0]}"
+
+
+@check("time.clocksource", level="smoke")
+def test_the_hypervisors_clock_is_offered(guest: Guest, machine: Machine) -> None:
+    """Catches a guest that does not see the clock that its hypervisor keeps for it."""
+    wanted = PARAVIRTUAL.get(machine.spec.profile.chipset)
+    if wanted is None:
+        not_applicable("this hardware has no clock of its hypervisor's that the lab knows")
+    offered = guest.check("cat", f"{FOLDER}/available_clocksource").split()
+    assert wanted in offered, f"the clock {wanted} is not offered, only {', '.join(offered)}"
 
 
 @check("time.clocksource")

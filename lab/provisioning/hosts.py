@@ -17,7 +17,7 @@ from lab import hypervisors, log, process
 from lab.contracts import Hypervisor, Image, Realness
 from lab.errors import ConfigurationError, HostError, LabBusy, LabError, MissingTool
 from lab.hypervisors import _machine_directory as files
-from lab.hypervisors._xen_dom0 import Dom0
+from lab.hypervisors._reached_host import ReachedHost
 from lab.inventory.models import BuildSource, Host
 from lab.provisioning.cache import Progress
 
@@ -35,7 +35,7 @@ class DrivesMadeHosts(Protocol):
     def made_from(self, settings: Any) -> str:
         """The recipe of the image that the host is made from; empty for one that somebody set up."""
 
-    def connect_made(self, name: str, settings: Any, dom0: Dom0) -> AbstractContextManager[Hypervisor]:
+    def connect_made(self, name: str, settings: Any, reached: ReachedHost) -> AbstractContextManager[Hypervisor]:
         """As `connect`, to a host that was made."""
 
 
@@ -54,7 +54,7 @@ def is_there(host: Host) -> bool:
     """Whether a made host of that name runs, or did and was not removed."""
     from lab.provisioning import made_host
 
-    return files.is_marked(files.of_machine(made_host.DRIVER, host.name, "dom0"))
+    return files.is_marked(made_host.place(host.name))
 
 
 @contextmanager
@@ -166,7 +166,7 @@ def _shared(host: Host, image: Image, progress: Progress) -> Iterator[Hypervisor
             fcntl.flock(users, fcntl.LOCK_SH)
         is_empty = True  # a host that cannot be asked is no use to anybody
         try:
-            with driver.connect_made(host.name, host.settings, made.dom0()) as hypervisor:
+            with driver.connect_made(host.name, host.settings, made.reached()) as hypervisor:
                 try:
                     yield hypervisor
                 finally:
@@ -195,7 +195,7 @@ def _taken_over(name: str, users: int) -> Any:
         return made
     if not _nobody_uses(users):
         raise HostError(
-            f"the Xen host {name} that other processes of the lab use does not answer (console: {made.emulator.path})",
+            f"the host {name} that other processes of the lab use does not answer (console: {made.emulator.path})",
             hint="wait until they end; the next connection makes a new one",
         )
     _log.warning("host.dead", name=name, path=made.emulator.path)

@@ -1,4 +1,4 @@
-"""Frozen hosts: Xen and its dom0 booted once, stopped when ready, and kept in the cache to start others from.
+"""Frozen hosts: booted once, stopped when ready, and kept in the cache to start others from.
 
 A copy is a directory below the cache that appears by one rename. It is tied to what QEMU's state file is tied to: its
 build, its command line, the image. It holds no key and no identity: those come with the seed when a host wakes up.
@@ -23,12 +23,12 @@ from lab.errors import HostError, HypervisorRefused, LabError, MachineVanished, 
 from lab.hypervisors import _qemu_memory as memory
 from lab.hypervisors import _qemu_power as power
 from lab.hypervisors._qemu_store import require_space
+from lab.provisioning import made_kinds as kinds
 from lab.provisioning import made_qemu as qemu
 from lab.provisioning.cache import Progress
 
 # A quiet machine of two processors needs less than half a minute, one with eight times as much to do many minutes.
 READY_LIMIT_S = 900.0
-READY = "interop-lab: dom0 ready"
 STATE, MANIFEST = "state", "manifest.json"
 _NEEDED_BYTES = 512 << 20
 _SEED_BYTES = 1 << 20
@@ -38,8 +38,9 @@ _log = log.get(__name__)
 def key(image: Image) -> str:
     """64 hexadecimal digits over all that a frozen host depends on. Raises `MissingTool`."""
     binary, build = qemu.find()
-    whole = {"image": image.digest, "disk": str(image.disk), "build": build, "words": qemu.words(binary)}
-    whole["boot"] = qemu.boot_words(image)
+    kind = kinds.of(image)
+    whole = {"image": image.digest, "disk": str(image.disk), "build": build, "words": qemu.words(binary, kind)}
+    whole["boot"] = kind.boot_words(image)
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
@@ -80,7 +81,7 @@ def every() -> Mapping[str, Path]:
 
 
 def freeze(image: Image, frozen_key: str, progress: Progress) -> None:
-    """Boot the image, wait until its dom0 is ready, keep it. Raises `HostError`, `LabBusy`, `LabDiskFull`."""
+    """Boot the image, wait until the host is ready, keep it. Raises `HostError`, `LabBusy`, `LabDiskFull`."""
     _end_abandoned()
     progress(f"booting {image.name} once, to freeze it when it is ready (about half a minute)")
     home = place(frozen_key)
@@ -88,7 +89,7 @@ def freeze(image: Image, frozen_key: str, progress: Progress) -> None:
     start = time.monotonic()
     try:
         draft.mkdir(parents=True, mode=0o700)
-        require_space(draft, _NEEDED_BYTES, "a frozen Xen host")
+        require_space(draft, _NEEDED_BYTES, "a frozen host")
         with (draft / qemu.SEED).open("wb") as seed:
             seed.truncate(_SEED_BYTES)
         power.make_disks([power.overlay_command(image.disk, image.disk_format, draft / qemu.ROOT)])
@@ -112,15 +113,17 @@ def _end_abandoned() -> None:
 
 def _boot_and_save(image: Image, draft: Path, progress: Progress) -> None:
     binary, _ = qemu.find()
+    kind = kinds.of(image)
     emulator = qemu.Emulator(draft)
     start = time.monotonic()
     try:
-        emulator.start([*qemu.words(binary), *qemu.boot_words(image)])
+        emulator.start([*qemu.words(binary, kind), *kind.boot_words(image)])
         try:
-            emulator.wait_for(READY, what=f"the dom0 of {image.name} to be ready", timeout_s=READY_LIMIT_S)
-        except (WaitedTooLong, MachineVanished) as reason:
+            emulator.wait_for(kind.ready, what=f"the host of {image.name} to be ready", timeout_s=READY_LIMIT_S)
+            _require_proof(kind, emulator)
+        except (WaitedTooLong, MachineVanished, HypervisorRefused) as reason:
             raise did_not_come_up(image, emulator, reason) from reason
-        progress(f"the dom0 of {image.name} was ready after {time.monotonic() - start:.0f} s")
+        progress(f"the host of {image.name} was ready after {time.monotonic() - start:.0f} s")
         with emulator.monitor() as monitor:
             monitor.command("stop")
             memory.write(monitor, draft / STATE)
@@ -128,11 +131,17 @@ def _boot_and_save(image: Image, draft: Path, progress: Progress) -> None:
         emulator.end()
 
 
+def _require_proof(kind: kinds.Kind, emulator: qemu.Emulator) -> None:
+    """Raises `HypervisorRefused` when the host is up and no guest ran in it."""
+    if kind.proof and kind.proof.encode() not in emulator.console():
+        raise HypervisorRefused("it is up, but the guest that was to prove its hypervisor did not run")
+
+
 def did_not_come_up(image: Image, emulator: qemu.Emulator, reason: LabError) -> HostError:
     """What happened, where it can be read, whose fault it is, what to do: the console is kept."""
     kept = keep_console(emulator, image.name)
     return HostError(
-        f"the Xen host that the lab makes from {image.name} did not come up: {reason.what}; "
+        f"the host that the lab makes from {image.name} did not come up: {reason.what}; "
         f"the last lines of its console:{emulator.console_end()}",
         hint=f"all of it is in {kept}. No guest was judged: this is the lab's own host on this machine. "
         "Is the machine very busy or short of memory (`lab doctor`)? Then run again with less beside it; "

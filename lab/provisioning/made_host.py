@@ -1,4 +1,4 @@
-"""A Xen host that the lab makes on this machine: restored from the frozen one, woken with an identity of its own.
+"""A host that the lab makes on this machine: restored from the frozen one, woken with an identity of its own.
 
 Each host that is made has its own SSH host key, which comes on the seed disk as a guest's does: the frozen memory
 holds no key, and its sshd answers nobody until the seed was read. So nothing is trusted on first use, and a copy of
@@ -28,22 +28,22 @@ from lab.hypervisors import _qemu_memory as memory
 from lab.hypervisors import _qemu_power as power
 from lab.hypervisors._qemu_monitor import Monitor
 from lab.hypervisors._qemu_store import require_space
-from lab.hypervisors._xen_dom0 import Dom0
+from lab.hypervisors._reached_host import ReachedHost
 from lab.provisioning import made_frozen as frozen
+from lab.provisioning import made_kinds as kinds
 from lab.provisioning import made_qemu as qemu
 from lab.provisioning import seed
 from lab.provisioning.cache import Progress
 from lab.provisioning.keys import client_key
 
-DRIVER = "made-xen"  # the folder of these hosts among the machines
+DRIVER = "made"  # the folder of these hosts among the machines
 WAKE_LIMIT_S = 60.0
 CLOCK_TRIES = 8  # a host that was just restored is slow at first: its emulator has translated nothing yet
 CLOCK_ERROR_S = 2.0  # the conformance checks allow a guest five
 ANSWER_LIMIT_S = 60.0
 LEND_LIMIT_S = 30.0
-BRIDGE = "xenbr0"
 PREFIX = 24
-# Not those of QEMU's own gateway and name server (.2, .3), its DHCP range (.15 and on), or the dom0.
+# Not those of QEMU's own gateway and name server (.2, .3), its DHCP range (.15 and on), or the host.
 GUEST_ADDRESSES = tuple(f"10.0.2.{number}" for number in range(101, 200))
 _NEEDED_BYTES = 256 << 20
 _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+(\d+(?:\.\d+){3})\s+(\d+)\s")
@@ -55,6 +55,7 @@ class Mark:
     """What `machine.json` of a made host holds; `image` keeps what it stands on from being pruned."""
 
     name: str
+    recipe: str  # which kind of host it is
     image: str  # path of the image's disk
     frozen: str  # key of the frozen host
     host_key: str
@@ -69,28 +70,30 @@ class MadeHost:
     def __init__(self, path: Path, mark: Mark) -> None:
         self.emulator = qemu.Emulator(path)
         self.mark = mark
+        self.kind = kinds.named(mark.recipe)
 
-    def dom0(self) -> Dom0:
+    def reached(self) -> ReachedHost:
         """What the driver gets."""
-        return Dom0(
+        return ReachedHost(
             endpoint=Endpoint("127.0.0.1", self.mark.port),
             login=SshLogin("root", client_key().private, self.mark.host_key),
             realness=Realness.EMULATED,
             maker=self,
-            bridge=BRIDGE,
+            bridge=self.kind.bridge,
             guest_addresses=GUEST_ADDRESSES,
             guest_prefix=PREFIX,
             gateway=qemu.GATEWAY,
+            proof=self.kind.proved,
         )
 
     def answers(self) -> bool:
-        """Whether its emulator runs and its SSH says so; a hung dom0 does not."""
+        """Whether its emulator runs and its SSH says so; a hung host does not."""
         if not self.mark.port or not self.emulator.is_alive():
             return False
         greets = lambda: _banner(self.mark.port) or not self.emulator.is_alive()  # noqa: E731
         try:
-            # A dom0 on a busy machine may be slow, and guests on it would be lost with it.
-            waiting.until(greets, what="the dom0 to answer SSH", timeout_s=ANSWER_LIMIT_S)
+            # A host on a busy machine may be slow, and guests on it would be lost with it.
+            waiting.until(greets, what="the host to answer SSH", timeout_s=ANSWER_LIMIT_S)
         except WaitedTooLong:
             return False
         return self.emulator.is_alive()
@@ -103,8 +106,8 @@ class MadeHost:
 
     def forward(self, address: str, port: int) -> Endpoint:
         """A port of 127.0.0.1 that leads to that address. Raises `HypervisorRefused`, `MachineVanished`."""
-        if address not in (*GUEST_ADDRESSES, qemu.DOM0_ADDRESS) or not 0 < port < 1 << 16:
-            raise HypervisorRefused(f"{address}:{port} is not of the bridge of a Xen host that the lab makes")
+        if address not in (*GUEST_ADDRESSES, qemu.HOST_ADDRESS) or not 0 < port < 1 << 16:
+            raise HypervisorRefused(f"{address}:{port} is not of the bridge of a host that the lab makes")
         with self.emulator.monitor() as monitor:
             known = forwards(monitor)
             if (address, port) in known:
@@ -138,11 +141,11 @@ class MadeHost:
                 monitor.command("blockdev-add", node)
             if name not in _devices(monitor):
                 monitor.command("device_add", {"driver": "virtio-blk-pci", "id": name, "drive": name, "serial": name})
-        self._ask("lend", name, what=f"the dom0 to see {file}", timeout_s=LEND_LIMIT_S)
+        self._ask("lend", name, what=f"the host to see {file}", timeout_s=LEND_LIMIT_S)
         return f"/dev/lab/{name}"
 
     def take_back(self, file: Path) -> None:
-        """Unplug it; safe to call twice. Raises `HypervisorRefused` when the dom0 keeps it."""
+        """Unplug it; safe to call twice. Raises `HypervisorRefused` when the host keeps it."""
         name = _name_of(file)
         with self.emulator.monitor() as monitor:
             if name in _devices(monitor):
@@ -150,7 +153,7 @@ class MadeHost:
             gone = lambda: name not in _devices(monitor)  # noqa: E731
             released = lambda: _released(monitor, name)  # noqa: E731
             try:
-                monitor.until(gone, what=f"the dom0 to let go of {file}", timeout_s=LEND_LIMIT_S)
+                monitor.until(gone, what=f"the host to let go of {file}", timeout_s=LEND_LIMIT_S)
                 monitor.until(released, what=f"QEMU to let go of {file}", timeout_s=LEND_LIMIT_S)
             except WaitedTooLong as reason:
                 raise HypervisorRefused(reason.what) from reason
@@ -162,7 +165,7 @@ class MadeHost:
         _log.info("host.destroyed", path=self.emulator.path)
 
     def _ask(self, request: str, words: str, *, what: str, timeout_s: float) -> None:
-        """A request to the dom0 over its console, which it answers with the same number."""
+        """A request to the host over its console, which it answers with the same number."""
         number = os.urandom(6).hex()
         self.emulator.wait_for(
             f"interop-lab: done {number}",
@@ -194,7 +197,7 @@ class MadeHost:
             # Whole seconds, because busybox's date takes no others.
             self.emulator.type(f"wake {number} {typed[-1]:.0f}")
 
-        what = "the dom0 to take its clock and its key"
+        what = "the host to take its clock and its key"
         self.emulator.wait_for(f"interop-lab: done {number}", what=what, timeout_s=WAKE_LIMIT_S, again=tell)
         # Told twice, it may have read only the first.
         return time.time() - typed[0]
@@ -221,14 +224,16 @@ def restore(name: str, image: Image, progress: Progress) -> MadeHost:
 
 def _restored(name: str, image: Image, frozen_key: str) -> MadeHost:
     start = time.monotonic()
-    path = files.of_machine(DRIVER, name, "dom0")
+    path = place(name)
     me = os.getpid()
     identity = Identity.make(name)
-    mark = Mark(name, str(image.disk), frozen_key, identity.host_key_public, me, process.start_time(me) or 0)
+    mark = Mark(
+        name, image.name, str(image.disk), frozen_key, identity.host_key_public, me, process.start_time(me) or 0
+    )
     files.claim(path, name, asdict(mark))
     made = MadeHost(path, mark)
     try:
-        require_space(path, _NEEDED_BYTES, f"the Xen host {name}")
+        require_space(path, _NEEDED_BYTES, f"the host {name}")
         seed.write_seed(identity, client_key().public, path / qemu.SEED)
         home = frozen.place(frozen_key)
         power.make_disks([power.overlay_command(home / qemu.ROOT, "qcow2", path / qemu.ROOT)])
@@ -250,24 +255,29 @@ def _start(made: MadeHost, home: Path) -> MadeHost:
     with ThreadPoolExecutor(1) as beside:
         # Reading the state to check it takes as long as QEMU takes to load it.
         found = beside.submit(frozen.checksum, home / frozen.STATE)
-        emulator.start([*qemu.words(binary), "-S"], incoming=home / frozen.STATE)
+        emulator.start([*qemu.words(binary, made.kind), "-S"], incoming=home / frozen.STATE)
         with emulator.monitor() as monitor:
             loaded = lambda: monitor.status() != "inmigrate"  # noqa: E731
             monitor.until(loaded, what="QEMU to load the memory", timeout_s=memory.LIMIT_S)
             frozen.verifier(home.name, found.result)()
             monitor.command("cont")
     made.wake()
-    port = made.forward(qemu.DOM0_ADDRESS, 22).port
+    port = made.forward(qemu.HOST_ADDRESS, 22).port
     mark = Mark(**{**asdict(made.mark), "port": port})
     files.write_mark(emulator.path, asdict(mark))
     ready = MadeHost(emulator.path, mark)
-    waiting.until(partial(_banner, port), what="the dom0 to answer SSH", timeout_s=ANSWER_LIMIT_S)
+    waiting.until(partial(_banner, port), what="the host to answer SSH", timeout_s=ANSWER_LIMIT_S)
     return ready
+
+
+def place(name: str) -> Path:
+    """The directory of the host of that name, there or not."""
+    return files.of_machine(DRIVER, name, "host")
 
 
 def existing(name: str) -> MadeHost | None:
     """The host of that name, whatever state it is in; `None` when there is none."""
-    path = files.of_machine(DRIVER, name, "dom0")
+    path = place(name)
     if not files.is_marked(path):
         return None
     try:
@@ -307,7 +317,7 @@ def _devices(monitor: Monitor) -> set[str]:
 
 
 def _name_of(file: Path) -> str:
-    # A virtio disk's serial number has 20 bytes, and is all that the dom0 hears of the file.
+    # A virtio disk's serial number has 20 bytes, and is all that the host hears of the file.
     return f"lab-{hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:14]}"
 
 

@@ -14,16 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lab import process, waiting
-from lab.contracts import Image
 from lab.errors import HostError, HypervisorRefused, LabBusy, LabError, MachineVanished, WaitedTooLong
 from lab.hypervisors import _qemu_host as qemu_host
 from lab.hypervisors._qemu_monitor import Monitor, MonitorLost, talk
 from lab.hypervisors._qemu_store import Directory
+from lab.provisioning.made_kinds import Kind
 
 BINARY = "qemu-system-x86_64"
 MEMORY_MIB = 2048
-DOM0_MIB = 640
-DOM0_ADDRESS = "10.0.2.15"
+HOST_ADDRESS = "10.0.2.15"
 GATEWAY = "10.0.2.2"
 NETWORK = "net0"
 SEED_SERIAL = "lab-seed"
@@ -31,13 +30,6 @@ ROOT, SEED = "root.qcow2", "seed.raw"
 START_LIMIT_S = 60.0
 _KEEPER = Path(qemu_host.__file__).with_name("_qemu_keeper.py")
 _SHOWN_LINES = 12
-# bootscrub: writing every page would make QEMU take all of the memory. noreboot: a panic stays to be read.
-# spec-ctrl, xpti: they cost time and protect nobody on an emulated processor. One processor for the dom0: two wait for
-# each other most of the time when this machine is busy.
-_XEN = (
-    f"console=com1 com1=115200,8n1 dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M dom0_max_vcpus=1 "
-    "spec-ctrl=no xpti=no bootscrub=0 noreboot=1"
-)
 
 
 def find() -> tuple[str, str]:
@@ -46,15 +38,14 @@ def find() -> tuple[str, str]:
     return binary, qemu_host.version_of(binary)[1]
 
 
-def words(binary: str) -> list[str]:
+def words(binary: str, kind: Kind) -> list[str]:
     """QEMU's command line but for what it starts."""
     return [
         binary,
-        *("-name", "interop-lab-xen-host"),
+        *("-name", f"interop-lab-{kind.recipe}"),
         *("-machine", "pc"),
         *("-accel", "tcg,thread=multi"),
-        # Without this mask the emulator gave wrong data in a dom0, and Xen's PV guests fault on SMAP.
-        *("-cpu", qemu_host.TCG_CPU),
+        *("-cpu", kind.cpu),
         *("-smp", "2"),
         *("-m", f"{MEMORY_MIB}M"),
         *("-nodefaults", "-no-user-config", "-no-shutdown", "-no-reboot"),
@@ -71,20 +62,6 @@ def words(binary: str) -> list[str]:
         *("-device", f"virtio-net-pci,netdev={NETWORK},mac=52:54:00:00:00:15,romfile="),
         *("-device", "virtio-rng-pci"),
     ]
-
-
-def boot_words(image: Image) -> list[str]:
-    """What starts Xen and its dom0. Raises `HostError` for an image that is no host."""
-    if image.hypervisor is None or image.kernel is None or image.initrd is None:
-        raise HostError(f"the image {image.name} is no host: it has no hypervisor, kernel and initial RAM disk")
-    dom0 = f"console=hvc0 root=/dev/vda rw {image.kernel_arguments}"
-    # A comma begins the next module, and two are one (docs/system/multiboot of QEMU).
-    modules = f"{_doubled(image.kernel)} {dom0},{_doubled(image.initrd)}"
-    return ["-kernel", str(image.hypervisor), "-append", _XEN, "-initrd", modules]
-
-
-def _doubled(path: Path) -> str:
-    return str(path).replace(",", ",,")
 
 
 class Emulator:
@@ -125,10 +102,10 @@ class Emulator:
             said = self._last_words()
             if "cannot set up guest memory" in said or "Cannot allocate memory" in said:
                 raise LabBusy(
-                    f"this machine has not enough free memory for a Xen host: {said}",
+                    f"this machine has not enough free memory for a host that the lab makes: {said}",
                     hint=f"it takes {MEMORY_MIB} MiB; run fewer cells at once, or leave the host out",
                 )
-            raise HostError(f"QEMU ended while starting a Xen host: {said}")
+            raise HostError(f"QEMU ended while starting a host that the lab makes: {said}")
         try:
             with talk(self.path) as monitor:
                 return bool(monitor.status())
@@ -143,7 +120,7 @@ class Emulator:
         """Raises `MachineVanished` with QEMU's last words."""
         if not self.is_alive():
             raise MachineVanished(
-                f"the emulator of the Xen host in {self.path} is gone: {self._last_words()}",
+                f"the emulator of the host in {self.path} is gone: {self._last_words()}",
                 hint="guests that ran on it are lost; the next connection makes a new host",
             )
 

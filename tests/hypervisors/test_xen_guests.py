@@ -31,7 +31,7 @@ class TestPv(BootingFixtures, HypervisorContract):
             patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
             made = made_host.restore("contract", image, lambda _: None)
             try:
-                with _xen_host.connect_to("contract", made.dom0()) as host:
+                with _xen_host.connect_to("contract", made.reached()) as host:
                     yield host
             finally:
                 made.destroy()

@@ -40,8 +40,8 @@ class Driver:
         yield SimpleNamespace(name=name, machines=lambda: self.there)
 
     @contextmanager
-    def connect_made(self, name: str, settings: Any, dom0: object) -> Iterator[Any]:
-        self.connected.append(dom0)
+    def connect_made(self, name: str, settings: Any, reached: object) -> Iterator[Any]:
+        self.connected.append(reached)
         if self.fails is not None:
             raise self.fails
         yield SimpleNamespace(name=name, machines=lambda: self.there)
@@ -58,7 +58,7 @@ class Maker:
     def restore(self, name: str, image: Image, progress: object) -> SimpleNamespace:
         self.made += 1
         self.host = SimpleNamespace(
-            dom0=lambda number=self.made: number,
+            reached=lambda number=self.made: number,
             answers=lambda: self.well,
             destroy=self.forget,
             emulator=SimpleNamespace(path=Path("/there")),

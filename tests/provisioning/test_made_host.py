@@ -19,7 +19,7 @@ from lab import process
 from lab.contracts import Endpoint, Image, Realness
 from lab.errors import HostError, HypervisorRefused, ImageError, LabBusy, MachineVanished, WaitedTooLong
 from lab.hypervisors import _machine_directory as files
-from lab.provisioning import made_frozen, made_host, made_qemu
+from lab.provisioning import made_frozen, made_host, made_kinds, made_qemu
 
 TABLE = """\
 Hub -1 (net0):\r
@@ -104,8 +104,8 @@ def qemu(monkeypatch: pytest.MonkeyPatch) -> FakeQemu:
 @pytest.fixture
 def host(state: Path) -> made_host.MadeHost:
     """One whose emulator is this very process."""
-    path = files.of_machine(made_host.DRIVER, "xen-local", "dom0")
-    mark = made_host.Mark("xen-local", "/images/x.raw", "f" * 64, "ssh-ed25519 AAAA", 1, 1, port=40000)
+    path = made_host.place("xen-local")
+    mark = made_host.Mark("xen-local", "xen-host", "/images/x.raw", "f" * 64, "ssh-ed25519 AAAA", 1, 1, port=40000)
     files.claim(path, "xen-local", asdict(mark))
     me = {"pid": os.getpid(), "started": process.start_time(os.getpid())}
     (path / "process.json").write_text(json.dumps({**me, "keeper": me}))
@@ -150,14 +150,16 @@ def image(folder: Path, *, is_host: bool = True) -> Image:
     )
 
 
-def test_the_command_line_names_no_place_of_this_machine() -> None:
-    words = made_qemu.words("/usr/bin/qemu-system-x86_64")
+@pytest.mark.parametrize("kind", made_kinds.KINDS.values(), ids=lambda kind: kind.recipe)
+def test_the_command_line_names_no_place_of_this_machine(kind: made_kinds.Kind) -> None:
+    words = made_qemu.words("/usr/bin/qemu-system-x86_64", kind)
 
     assert [word for word in words[1:] if "/" in word] == []
 
 
-def test_the_processor_hides_what_gave_wrong_data() -> None:
-    words = made_qemu.words("qemu")
+@pytest.mark.parametrize("kind", made_kinds.KINDS.values(), ids=lambda kind: kind.recipe)
+def test_the_processor_hides_what_gave_wrong_data(kind: made_kinds.Kind) -> None:
+    words = made_qemu.words("qemu", kind)
 
     assert {"-smap", "-avx", "-xsave", "-rdtscp"} <= {f"-{part}" for part in words[words.index("-cpu") + 1].split(",-")}
 
@@ -165,7 +167,7 @@ def test_the_processor_hides_what_gave_wrong_data() -> None:
 def test_a_comma_in_the_path_of_a_module_stays_in_it(tmp_path: Path) -> None:
     folder = tmp_path / "a,b"
 
-    words = made_qemu.boot_words(image(folder))
+    words = made_kinds.of(image(folder)).boot_words(image(folder))
 
     modules = words[words.index("-initrd") + 1].replace(",,", "\0").split(",")
     assert len(modules) == 2
@@ -174,16 +176,16 @@ def test_a_comma_in_the_path_of_a_module_stays_in_it(tmp_path: Path) -> None:
 
 def test_an_image_without_a_hypervisor_is_no_host(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="the image xen-host is no host: it has no hypervisor"):
-        made_qemu.boot_words(image(tmp_path, is_host=False))
+        made_kinds.named("xen-host").boot_words(image(tmp_path, is_host=False))
 
 
 def test_the_driver_gets_a_pinned_key_and_says_that_the_processor_is_emulated(host: made_host.MadeHost) -> None:
-    dom0 = host.dom0()
+    dom0 = host.reached()
 
     assert (dom0.endpoint, dom0.login.host_key) == (Endpoint("127.0.0.1", 40000), "ssh-ed25519 AAAA")
     assert dom0.realness is Realness.EMULATED
     assert dom0.maker is host
-    assert made_qemu.DOM0_ADDRESS not in dom0.guest_addresses
+    assert made_qemu.HOST_ADDRESS not in dom0.guest_addresses
 
 
 def test_forwards_are_read_with_the_address_that_they_lead_to() -> None:
@@ -276,7 +278,7 @@ def test_a_disk_that_the_dom0_keeps_is_told(
     host.lend(file, "raw")
     qemu.lets_go = False
 
-    with pytest.raises(HypervisorRefused, match="the dom0 to let go of"):
+    with pytest.raises(HypervisorRefused, match="the host to let go of"):
         host.take_back(file)
 
 

@@ -36,7 +36,7 @@ def made(image: Image) -> Iterator[made_host.MadeHost]:
 
 @pytest.fixture(scope="module")
 def link(made: made_host.MadeHost) -> Iterator[Link]:
-    link = Link(NAME, made.dom0())
+    link = Link(NAME, made.reached())
     link.open()
     yield link
     link.close()
@@ -84,4 +84,4 @@ def test_who_connects_shares_the_host_and_the_last_one_removes_it(image: Image) 
         assert hosts.is_there(host)
 
     assert not hosts.is_there(host)
-    assert not list((locations.state() / "machines" / made_host.DRIVER / host.name).glob("dom0*"))
+    assert not list((locations.state() / "machines" / made_host.DRIVER / host.name).glob("host*"))

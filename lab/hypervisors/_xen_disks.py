@@ -10,11 +10,13 @@ from lab.hypervisors._xen_store import Folder
 
 COPY_S = 900.0
 
-_CHUNK_SECTORS = 8  # 4 KiB, what file systems write: so nothing of the image is copied to be overwritten
+CHUNK_SECTORS = 8  # 4 KiB, what file systems write: so nothing of the image is copied to be overwritten
 
 # Functions for the scripts that need the device. The loop devices go by themselves once nothing holds them: loop(4),
 # LO_FLAGS_AUTOCLEAR, which `losetup -d` sets for a device in use.
 FUNCTIONS = """
+# Who makes the device's file is udev where there is one.
+[ -e /run/udev/control ] || export DM_DISABLE_UDEV=1
 # attach FOLDER DEVICE: make the device of an overlay unless it is there
 attach() {
   [ -f "$1/root.cow" ] && [ ! -b "/dev/mapper/$2" ] || return 0
@@ -31,7 +33,7 @@ attach() {
 detach() {
   [ ! -f "$1/root.cow" ] || dmsetup remove --retry "$2" >/dev/null 2>&1 || [ ! -b "/dev/mapper/$2" ]
 }
-""".replace("CHUNK", str(_CHUNK_SECTORS))
+""".replace("CHUNK", str(CHUNK_SECTORS))
 
 MAKE = """# make disks
 set -eu

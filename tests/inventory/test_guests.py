@@ -43,7 +43,7 @@ GUEST_PROBLEMS = {
         "or a value encrypted with ansible-vault)"
     ),
     _guest("{build: x}") + "drivers: [virtio, ahci]\n": (
-        "5: drivers[1]: wanted one of virtio, sata, nvme, pvscsi, ubd, e1000e, vmxnet3, vector"
+        "5: drivers[1]: wanted one of virtio, sata, nvme, pvscsi, ubd, xen, e1000e, vmxnet3, vector"
     ),
     _guest("{build: x}") + "boot_timeout_s: -1\n": "5: boot_timeout_s: the value should be greater than 0, got -1",
     _guest("{build: x}") + "channel: {port: 70000}\n": (

@@ -7,7 +7,7 @@ import pytest
 PROFILE_PROBLEMS = {
     "  disk: scsi": ("12: q35.disk: written twice, first on line 11"),
     "x:\n  like: pc\n  nic: virtio-net": (
-        '14: x.nic: wanted one of virtio, e1000e, vmxnet3, vector, got "virtio-net" (did you mean "virtio"?)'
+        '14: x.nic: wanted one of virtio, e1000e, vmxnet3, vector, xen, got "virtio-net" (did you mean "virtio"?)'
     ),
     "x:\n  like: pcc": '13: x.like: no profile "pcc" (did you mean "pc"? known: pc, q35, x)',
     "x:\n  like: x": "13: x.like: a cycle: x is like x",

@@ -1,0 +1,89 @@
+"""Libvirt: QEMU and KVM through a libvirtd of the lab's own, this machine's, or one that is reached over SSH."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lab.contracts import Profile, Realness
+
+if TYPE_CHECKING:  # an inventory that names this driver must not pay for what only a connection needs
+    from lab.hypervisors._libvirt_host import LibvirtHost
+
+REALNESS = Realness.REAL
+RUNS_HERE = True
+
+
+class Settings(BaseModel):
+    """Of a host: its `lab_*` variables."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    uri: str = Field(
+        default="",
+        pattern=r"^(qemu(\+unix|\+ssh)?://[A-Za-z0-9@.:_-]*/(session|system))?$",
+        description="of a libvirt that somebody set up, such as qemu:///system or qemu+ssh://lab@kvm-01/system; "
+        "empty: the lab starts an unprivileged libvirtd of its own",
+    )
+    private_key: str = Field(
+        default="", description="absolute path on this machine of a key without passphrase, with qemu+ssh"
+    )
+    host_key: str = Field(
+        default="",
+        pattern=r"^(ssh-ed25519 [A-Za-z0-9+/]{40,200}={0,2})?$",
+        description='public host key, "ssh-ed25519 AAAA...", with qemu+ssh; there is no trust on first use',
+    )
+    accelerator: Literal["auto", "tcg", "kvm"] = Field(
+        default="auto",
+        description="auto takes KVM where libvirt offers it; on this machine only where a test program ran under it",
+    )
+    cpu_model: str = Field(
+        default="", pattern=r"^[A-Za-z0-9._-]{0,64}$", description="libvirt's name of one; empty: by the accelerator"
+    )
+    network: str = Field(
+        default="user",
+        pattern=r"^(user|(network|bridge):[A-Za-z0-9][A-Za-z0-9_.-]{0,60})$",
+        description="of guests: user (QEMU's own), network:NAME of libvirt, or bridge:NAME of the host",
+    )
+    folder: str = Field(
+        default="",
+        pattern=r"^(/[A-Za-z0-9._/+-]{1,200})?$",
+        description="at the host, for disks and images; with a uri /var/lib/libvirt/images/interop-lab",
+    )
+    ssh_port: int = Field(
+        default=0, ge=0, le=65535, description="fixed port of 127.0.0.1 for the guest's SSH; 0: any free one"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Settings:
+        over_ssh = self.uri.startswith("qemu+ssh:")
+        keys = {"private_key": self.private_key, "host_key": self.host_key}
+        wrong = [f"lab_{key}" for key, value in keys.items() if bool(value) != over_ssh]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)}: {'missing' if over_ssh else 'only with qemu+ssh'}")
+        if over_ssh and self.network == "user":
+            raise ValueError(
+                "lab_network: the ports of QEMU's own network are on the far host; name a network or bridge"
+            )
+        if ".." in self.folder.split("/"):
+            raise ValueError("lab_folder: no .. in it")
+        return self
+
+
+def refuses(profile: Profile) -> str | None:
+    """Why no libvirt host of the lab can make that hardware, or `None`."""
+    from lab.hypervisors._libvirt_domain import refuses as why
+
+    return why(profile)
+
+
+@contextmanager
+def connect(name: str, settings: Settings) -> Iterator[LibvirtHost]:
+    """Connect to libvirt, or start one. Raises `HostError`, `MissingTool`, `MissingExtra`."""
+    from lab.hypervisors._libvirt_host import connect_to
+
+    with connect_to(name, settings) as host:
+        yield host

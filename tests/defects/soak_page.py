@@ -75,14 +75,15 @@ def _when(rounds: Sequence[Round]) -> str:
 
 
 def _failures(rounds: Sequence[Round]) -> list[str]:
-    lines = []
+    same: dict[tuple[str, ...], list[str]] = {}
     for done in rounds:
         for check, reason in done.failures.items():
             short = check.rpartition("::")[2]
             told = " ".join(reason.split()).replace("`", "'")
             why = cause(done.revision, check, reason) or "**Not explained yet.**"
-            lines.append(
-                f"- `{done.cell}`, {done.scope}, round {done.number}, revision {done.revision}, `{short}`: "
-                f"`{told[:300]}` {why}"
-            )
+            same.setdefault((done.cell, done.scope, done.revision, short, told[:300], why), []).append(str(done.number))
+    lines = [
+        f"- `{cell}`, {scope}, round {', '.join(numbers)}, revision {revision}, `{check}`: `{told}` {why}"
+        for (cell, scope, revision, check, told, why), numbers in same.items()
+    ]
     return lines or ["Nothing."]

@@ -90,6 +90,16 @@ def test_the_page_counts_rounds_and_checks_of_each_cell_and_names_what_failed() 
     assert f"- `{JEOS}`, smoke, round 2, revision abc, `test_x`: `'odd'` **Not explained yet.**" in text
 
 
+def test_rounds_that_failed_alike_are_named_together() -> None:
+    odd = {"a.py::test_x": "odd"}
+    text = soak_page.page(
+        [done(2, failures=odd), done(3), done(4, failures=odd), done(5, failures={"a.py::test_x": "even"})]
+    )
+
+    assert "round 2, 4, revision abc, `test_x`: `odd`" in text
+    assert "round 5, revision abc, `test_x`: `even`" in text
+
+
 def test_only_failures_that_were_looked_into_are_explained() -> None:
     reason = "rm: can't remove '/dev/shm/lab-witness-46cf1879': Directory not empty"
 

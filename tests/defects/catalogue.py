@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.defects import agents, boots, drivers, guests, hardware, moves
+from tests.defects import agents, boots, drivers, guests, hardware, moves, on_xen
 from tests.defects.definition import Defect
 
 DEFECTS: tuple[Defect, ...] = (
@@ -12,6 +12,7 @@ DEFECTS: tuple[Defect, ...] = (
     *drivers.DEFECTS,
     *agents.DEFECTS,
     *moves.DEFECTS,
+    *on_xen.DEFECTS,
 )
 
 

@@ -28,6 +28,7 @@ SEEDING = (
     "hardware",
     "kernel_modules",
     "moves",
+    "on_xen",
     "qemu_line",
     "traffic",
     "wrapper",

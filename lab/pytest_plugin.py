@@ -46,9 +46,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _register(config: pytest.Config, run: CellRun) -> None:
     from lab.checking import fixtures, prepared
+    from lab.checking.stand_in import STAND_IN
 
     config.stash[fixtures.CELL_RUN] = run
-    config.pluginmanager.register(run, _PLUGIN)
+    if STAND_IN in config.stash:
+        config.stash[STAND_IN].serve(run)
+    else:
+        config.pluginmanager.register(run, _PLUGIN)
     if not config.pluginmanager.is_registered(fixtures):
         config.pluginmanager.register(fixtures, prepared.FIXTURES)
     if config.getoption("allure_report_dir", None):

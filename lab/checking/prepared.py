@@ -1,15 +1,16 @@
 """pytest, started ahead: what is the same for every cell happens once in the server that cells fork from.
 
-Its configuration, its plugins and its fixtures are two thirds of what pytest costs a cell with one check. The
-suites are not imported here: their code may crash or hang, and that must cost one cell and not all of them.
+Its configuration, its plugins and its fixtures are two thirds of what pytest costs a cell with one check, and finding
+the files with checks is a sixth of the rest. The suites are not imported here: their code may crash or hang, and that
+must cost one cell and not all of them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from lab import catalogue, log
 from lab.catalogue import Catalogue
 from lab.checking import fixtures
+from lab.checking.stand_in import STAND_IN, StandIn
 from lab.errors import LabError
 
 _log = log.get(__name__)
@@ -33,10 +35,28 @@ _UNNEEDED = (
 
 @dataclass(frozen=True)
 class Prepared:
-    """A pytest session that has begun and collected nothing yet; good for one run of checks."""
+    """A pytest session that has begun and imported nothing yet; good for one run of checks."""
 
     suites: Path
     session: pytest.Session
+    found: dict[Path, pytest.Module] = field(default_factory=dict)
+
+    def find(self, files: Iterable[Path]) -> None:
+        """Find the modules of files. Raises pytest's `UsageError` when one is not there."""
+        with _quiet():
+            nodes = self.session.perform_collect([str(file) for file in files], genitems=False)
+        self.found.update({node.path: node for node in nodes if isinstance(node, pytest.Module)})
+
+    def collect(self, files: Sequence[Path]) -> Sequence[pytest.Item]:
+        """What the session's own `perform_collect` does, without looking for files that were found already."""
+        session, hook = self.session, self.session.config.hook
+        session.items = [item for file in files for item in session.genitems(self.found[file])]
+        try:
+            hook.pytest_collection_modifyitems(session=session, config=session.config, items=session.items)
+        finally:
+            hook.pytest_collection_finish(session=session)
+        session.testscollected = len(session.items)
+        return session.items
 
 
 _ahead: list[Prepared] = []
@@ -51,7 +71,15 @@ def ahead(suites: Path) -> None:
         # Every cell meets the same and says so where it is seen.
         _log.debug("suites.unreadable", suites=suites, reason=reason)
         return
-    _ahead[:] = [_begin(suites)]
+    begun = _begin(suites)
+    files = dict.fromkeys(suites / check.partition("::")[0] for check in _catalogues[suites].checks_by_id)
+    try:
+        begun.find(files)
+    except (pytest.UsageError, OSError) as reason:
+        # A file went away meanwhile. The cells that want it say so.
+        _log.debug("suites.unfound", suites=suites, reason=reason)
+        begun = _begin(suites)
+    _ahead[:] = [begun]
 
 
 def forget(suites: Path) -> None:
@@ -72,9 +100,12 @@ def run(suites: Path, files: Sequence[Path], begun: Callable[[pytest.Config], No
     """
     usable = [prepared for prepared in _ahead if prepared.suites == suites]
     _ahead.clear()
-    session = usable[0].session if usable else _begin(suites).session
-    config = session.config
+    prepared = usable[0] if usable else _begin(suites)
+    session, config = prepared.session, prepared.session.config
     config.args = [str(file) for file in files]
+    if all(file in prepared.found for file in files):
+        # Where pytest calls its own, between the hooks of its plugins; and pytest's class is final.
+        vars(session)["perform_collect"] = lambda: prepared.collect(files)
     with _quiet():
         try:
             begun(config)
@@ -98,6 +129,8 @@ def _begin(suites: Path) -> Prepared:
         config = _prepareconfig(words)
         session = pytest.Session.from_config(config)
         config.pluginmanager.register(fixtures, FIXTURES)
+        config.stash[STAND_IN] = stand_in = StandIn()
+        config.pluginmanager.register(stand_in)
         config._do_configure()
         config.hook.pytest_sessionstart(session=session)
     return Prepared(suites, session)

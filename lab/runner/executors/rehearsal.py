@@ -8,6 +8,7 @@ ours; the suites, whose code may crash or hang, are not touched.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from lab.runner.work import CellWork
 
 _log = log.get(__name__)
 
-_FEATURE, _FILE = "rehearsal.nothing", "conformance/rehearsal/test_nothing.py"
+_SUITE = "conformance"
+_FEATURE, _FILE = "rehearsal.nothing", f"{_SUITE}/rehearsal/test_nothing.py"
 _CATALOGUE = f"""features:
 - {{id: {_FEATURE}, area: Rehearsal, meaning: Nothing., families: [linux], hypervisors: [qemu]}}
 """
@@ -54,10 +56,14 @@ def _run(folder: Path) -> None:
     (suites / "features.yaml").write_text(_CATALOGUE)
     (suites / _FILE).write_text(_CHECK)
     prepared.ahead(suites)
+    before = set(sys.modules)
     try:
         cell.run(_work(folder, suites), suites, lambda progress: None)
     finally:
         prepared.forget(suites)
+        for name in set(sys.modules) - before:
+            if name.partition(".")[0] == _SUITE:
+                del sys.modules[name]
 
 
 def _work(folder: Path, suites: Path) -> CellWork:

@@ -80,7 +80,8 @@ def write_to(path: Path) -> logging.Handler:
     line = "%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s"
     handler.setFormatter(logging.Formatter(line, "%Y-%m-%dT%H:%M:%S"))
     logger = logging.getLogger(_ROOT)
-    logger.setLevel(logging.DEBUG)
+    if logger.level != logging.DEBUG:  # to set it makes every logger of the process look its level up anew
+        logger.setLevel(logging.DEBUG)
     logger.propagate = False
     logger.addHandler(handler)
     return handler

@@ -91,7 +91,7 @@ class PlainDisplay:
 
     def finished(self, result: CellResult) -> None:
         self._done += 1
-        self.console.print(Text(f"[{self._done}/{self.total}] ").append(result_line(result)), soft_wrap=True)
+        self._line(f"[{self._done}/{self.total}] {result_line(result).plain}")
 
     def say(self, line: str) -> None:
         self._line(line)

@@ -16,10 +16,10 @@ from lab.contracts import Endpoint, Realness, SshLogin
 class Maker(Protocol):
     """What made a host on this machine and can reach below it. Every method is safe to call twice."""
 
-    def forward(self, address: str, port: int) -> Endpoint:
+    def forward(self, address: str, port: int, *, here: int = 0) -> Endpoint:
         """Where on this machine a TCP port of a guest at that address of the host's bridge is; made when it is not.
 
-        Raises `HypervisorRefused`, `MachineVanished`.
+        `here` is the port of this machine that it shall be; 0: any. Raises `HypervisorRefused`, `MachineVanished`.
         """
 
     def unforward(self, address: str) -> None:
@@ -30,6 +30,12 @@ class Maker(Protocol):
 
         Much faster than copying over SSH; the same file is lent once. `disk_format` is "raw" or "qcow2"; any file is
         a raw disk, its size rounded up to 512 bytes. Raises `HypervisorRefused`, `MachineVanished`, `ImageError`.
+        """
+
+    def keep(self, file: Path) -> str:
+        """Path in the host of a regular file with that content, for programs that read no block device.
+
+        Raises `HypervisorRefused`, `MachineVanished`, `ImageError`, `WaitedTooLong`.
         """
 
     def take_back(self, file: Path) -> None:

@@ -19,6 +19,7 @@ from lab.hypervisors._xen_dom0 import Dom0
 from lab.hypervisors._xen_link import Link, said
 from lab.hypervisors._xen_machine import XenMachine
 from lab.hypervisors._xen_profile import refuses
+from lab.hypervisors._xen_sites import Site
 from lab.hypervisors._xen_store import Mark
 from lab.hypervisors._xen_toolstack import Can, Toolstack
 
@@ -83,6 +84,7 @@ class XenHost:
     def __init__(self, link: Link, found: Found, places: Places) -> None:
         self.link, self.toolstack, self.overlays = link, found.toolstack, found.overlays
         self._folder, self._logs = places.folder, places.logs
+        self.site = Site(link, found.toolstack, places.folder, places.logs, found.overlays)
 
     @property
     def name(self) -> str:
@@ -103,9 +105,15 @@ class XenHost:
 
     def limits(self) -> Mapping[Capability, str]:
         lacks = self.toolstack.lacks(Can.SAVE_PAUSED)
-        migration = self.toolstack.moves_no_pv() or "xl would move domains of this host, and the lab does not do it yet"
-        limits = {**_LIMITS, Capability.LIVE_MIGRATION: migration}
+        limits = dict(_LIMITS)
+        pv, pvh = self.toolstack.moves_no_pv(), self.toolstack.runs_pvh()
+        if pv is not None and pvh is not None:
+            limits[Capability.LIVE_MIGRATION] = f"{pv}; and {pvh}"
         return {**limits, Capability.SNAPSHOTS: lacks} if lacks else limits
+
+    def meet(self, other: XenHost) -> None:
+        """Let machines move between this host and that one while they run."""
+        self.site.meet(other.site)
 
     def upload(self, image: Image) -> None:
         """Bring it to the dom0, once per digest. Raises `ImageError`, `HostError`."""
@@ -128,9 +136,9 @@ class XenHost:
             power.configuration(machine)  # refuses what cannot be written before anything large is copied
             self._make_disks(machine, parts.disk)
         except BaseException:
-            XenMachine(machine).destroy()
+            XenMachine(machine, self.site).destroy()
             raise
-        return XenMachine(machine)
+        return XenMachine(machine, self.site)
 
     def _make_disks(self, machine: power.Machine, image: str) -> None:
         spec, path = machine.mark.spec, machine.folder.path
@@ -159,7 +167,7 @@ class XenHost:
 
     def _machine(self, mark: Mark) -> XenMachine:
         folder = store.folder_of(self._folder, mark.spec.name, self._logs)
-        return XenMachine(power.Machine(self.link, self.toolstack, mark, folder))
+        return XenMachine(power.Machine(self.link, self.toolstack, mark, folder), self.site)
 
 
 DEFAULT = Places()

@@ -19,6 +19,7 @@ from lab.errors import (
 )
 from lab.hypervisors._xen_dom0 import Dom0
 from lab.hypervisors._xen_relay import Relay
+from lab.ssh._pump import Pump
 from lab.ssh._tunnel import Tunnel
 from lab.ssh.channel import SshChannel, connect
 
@@ -37,6 +38,7 @@ class Link:
         self.present: set[str] = set()  # files of images that were seen there: they are never changed
         self._channel: SshChannel | None = None
         self._relays: dict[Endpoint, Relay] = {}
+        self._forwards: dict[Endpoint, Endpoint] = {}  # of a made host: a guest's port, and where it is here
         self._lock = threading.RLock()
 
     def open(self) -> None:
@@ -76,11 +78,21 @@ class Link:
         """Run a script of the driver's own in the dom0; values go in as its arguments, never into its text."""
         return self.run(("/bin/sh", "-c", script, "sh", *args), stdin=stdin, timeout_s=timeout_s)
 
+    def program(self, argv: Sequence[str], *, timeout_s: float) -> Pump:
+        """Start a program of the dom0; the caller feeds it, and closes it. Raises `HostError`."""
+        channel = self._connected()
+        try:
+            return channel.program(argv, timeout_s=timeout_s)
+        except GuestUnreachable as reason:
+            self._forget(channel)
+            raise self._lost(f"while starting {_shown(argv)}") from reason
+
     def reach(self, address: str, port: int) -> Endpoint:
         """Where on this machine a TCP port of a guest is. Raises `HostError`, `HypervisorRefused`."""
-        if self.dom0.maker is not None:
-            return self.dom0.maker.forward(address, port)
         far = Endpoint(address, port)
+        if self.dom0.maker is not None:
+            self._forwards[far] = self.dom0.maker.forward(address, port)
+            return self._forwards[far]
         with self._lock:
             if far not in self._relays:
                 try:
@@ -89,10 +101,30 @@ class Link:
                     raise HostError(f"{self.host}: no port of this machine is free: {reason}") from reason
             return self._relays[far].endpoint
 
+    def hand_over(self, address: str, other: Link) -> None:
+        """Lead what led to a guest to the same address behind another dom0; its ports here stay.
+
+        Raises `HypervisorRefused`, `MachineVanished`.
+        """
+        ports = {far: here for far, here in self._forwards.items() if far.host == address}
+        if self.dom0.maker is not None and other.dom0.maker is not None:
+            self.dom0.maker.unforward(address)
+            for far, here in ports.items():
+                other._forwards[far] = other.dom0.maker.forward(far.host, far.port, here=here.port)
+                del self._forwards[far]
+        with self._lock:
+            relays = {far: self._relays.pop(far) for far in [one for one in self._relays if one.host == address]}
+        for relay in relays.values():
+            relay.lead_through(other._tunnel)
+        with other._lock:
+            other._relays |= relays
+
     def forget(self, address: str) -> None:
         """Close what leads to a guest. Safe to call twice."""
         if self.dom0.maker is not None:
             self.dom0.maker.unforward(address)
+            for far in [one for one in self._forwards if one.host == address]:
+                del self._forwards[far]
         with self._lock:
             for far in [one for one in self._relays if one.host == address]:
                 self._relays.pop(far).close()

@@ -6,63 +6,37 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lab.contracts import Endpoint, MachineSpec, MachineState
+from lab.contracts import Endpoint, MachineSpec, MachineState, Migration
 from lab.errors import GuestHasNoNetwork, HypervisorRefused
-from lab.hypervisors import _xen_disks as disks
-from lab.hypervisors import _xen_plugged as plugged
+from lab.hypervisors import _xen_move as move
 from lab.hypervisors import _xen_plugs as plugs
 from lab.hypervisors import _xen_power as power
 from lab.hypervisors import _xen_snapshots as snapshots
-from lab.hypervisors import _xen_store as store
+from lab.hypervisors import _xen_traces as traces
 from lab.hypervisors._xen_link import said
 from lab.hypervisors._xen_power import Machine
+from lab.hypervisors._xen_sites import Site
 
 _UP = (MachineState.RUNNING, MachineState.PAUSED)
-_KEPT = 1 << 20  # bytes of each end of an endless console
 
-_CONSOLE = """# read a console
-log=$1
-[ -f "$log" ] || exit 0
-size=$(stat -c %s "$log")
-if [ "$size" -le $((2 * $2)) ]; then
-  cat "$log"
-else
-  head -c "$2" "$log"
-  printf '\\n[%d bytes of the console are not kept]\\n' $((size - 2 * $2))
-  tail -c "$2" "$log"
-fi
-"""
 _TYPE = """# type on a console
 set -eu
 terminal=$(xenstore-read "/local/domain/$1/console/tty")
 case $terminal in /dev/pts/*[!0-9]*) exit 1 ;; /dev/pts/[0-9]*) cat >"$terminal" ;; *) exit 1 ;; esac
 """
-_RESETS = '# count resets\ngrep -c "Rebooting now" "$1" 2>/dev/null; :'
 # Whom the bridge has seen with that card's address: the dom0's own neighbours, and leases of a dnsmasq there.
 _NEIGHBOURS = """# look for an address
 ip -4 neighbour show dev "$1" | head -n 1000
 cat /var/lib/misc/dnsmasq.leases /var/lib/libvirt/dnsmasq/*.leases 2>/dev/null | head -c 65536
 :
 """
-_DESTROY = f"""# remove a machine
-{disks.FUNCTIONS}
-{{ read -r line || [ -n "$line" ]; }} 2>/dev/null <"$1/machine.json" || exit 0
-case $line in *"$4"*) ;; *) exit 0 ;; esac
-detach "$1" "$5" || {{ echo "the overlay $5 is in use" >&2; exit 1; }}
-rm -f "$2" "$2".* "$3" "$3".*
-for file in "$1"/* "$1"/.[!.]*; do
-  # The mark goes last, so that a removal that is interrupted can be found and finished.
-  case $file in */machine.json) ;; *) rm -rf "$file" ;; esac
-done
-rm -rf "$1"
-"""
 
 
 class XenMachine:
     """A machine by its mark; any number of objects in any processes may speak of the same one."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
+    def __init__(self, machine: Machine, site: Site) -> None:
+        self._machine, self._site = machine, site
 
     @property
     def name(self) -> str:
@@ -113,12 +87,11 @@ class XenMachine:
 
     def console(self) -> bytes:
         """What xenconsoled logged of all boots."""
-        return self._machine.link.sh(_CONSOLE, self._machine.folder.console(), str(_KEPT)).stdout
+        return traces.console(self._machine)
 
     def resets(self) -> int:
         """How often xl started the domain anew since the machine was started."""
-        counted = self._machine.link.sh(_RESETS, self._machine.folder.xl_log()).out.strip()
-        return int(counted) if counted.isdigit() and len(counted) < 7 else 0
+        return traces.resets(self._machine)
 
     def reproduce(self) -> str:
         """The files and the xl.cfg that make it, for somebody in the dom0."""
@@ -143,16 +116,7 @@ class XenMachine:
 
     def destroy(self) -> None:
         """Safe to call twice. Raises `HypervisorRefused`, `HostError`."""
-        machine = self._machine
-        found = power.end(machine)
-        files = (machine.folder.path, machine.folder.console(), machine.folder.xl_log())
-        uuid = machine.mark.uuid
-        result = machine.link.sh(_DESTROY, *files, uuid, disks.device_of(uuid)) if found.exists else None
-        if result is not None and result.status != 0:
-            raise store.trouble(machine.link, f"removing {machine.folder.path}", said(result))
-        plugged.leave_bridges(machine.link, found.devices.bridges())
-        if machine.mark.address:
-            machine.link.forget(machine.mark.address)
+        traces.remove(self._machine, power.end(self._machine))
 
     # -----------------------------------------------------------------------------------------------------
     # Pauses, snapshots, sleep
@@ -188,6 +152,24 @@ class XenMachine:
 
     def discard_saved_state(self) -> None:
         self._machine.link.run(("rm", "-f", self._machine.folder.file("saved")))
+
+    # -----------------------------------------------------------------------------------------------------
+    # Places
+
+    def place(self) -> str:
+        return move.place(self._machine)
+
+    def destinations(self) -> Sequence[str]:
+        return move.destinations(self._machine, self._site)
+
+    def migrate_live(self, destination: str, *, with_storage: bool, timeout_s: float = 300.0) -> Migration:
+        """To another domain of the host, which keeps the disks, or to a host that it has met, with them.
+
+        Raises `HypervisorRefused`, and `NotSupported` for PV where this Xen has no log of dirty pages for it.
+        """
+        moved = move.migrate(self._machine, self._site, destination, with_storage=with_storage, timeout_s=timeout_s)
+        self._machine, self._site = moved.machine, moved.site
+        return moved.took
 
     # -----------------------------------------------------------------------------------------------------
     # What comes and goes

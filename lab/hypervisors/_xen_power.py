@@ -28,6 +28,7 @@ _log = log.get(__name__)
 # emulated, so the shell does what it can by itself.
 _LOOK = """# look at a machine
 folder=$1 log=$2 there= wanted= saved= plugged=
+[ ! -f "$4" ] || log=$4  # since it migrated
 { read -r line || [ -n "$line" ]; } 2>/dev/null <"$folder/machine.json" && case $line in *"$3"*) there=there ;; esac
 [ ! -f "$folder/wanted" ] || read -r wanted <"$folder/wanted"
 [ ! -f "$folder/saved" ] || saved=saved
@@ -43,10 +44,13 @@ _NOTED = """
 echo running >"$1/wanted"
 { xenstore-write "/vm/$2/interop-lab" "$3" || :; } </dev/null >/dev/null 2>&1 &
 """
+# What a domain that migrated wrote goes behind what it wrote before.
+_ONE_LOG = '[ ! -f "$6" ] || { cat "$6" >>"$5"; rm -f "$6" "$7" "$7".*; }'
 _CREATE = f"""# start a domain
 set -eu
 {disks.FUNCTIONS}
-printf '%s' "$5" >"$1/xl.cfg"
+{_ONE_LOG}
+printf '%s' "$8" >"$1/xl.cfg"
 attach "$1" "$4"
 xl create -q "$1/xl.cfg" </dev/null
 {_NOTED}
@@ -54,6 +58,7 @@ xl create -q "$1/xl.cfg" </dev/null
 _WAKE = f"""# restore a domain
 set -eu
 {disks.FUNCTIONS}
+{_ONE_LOG}
 attach "$1" "$4"
 xl restore "$1/saved" </dev/null
 rm -f "$1/saved"
@@ -111,7 +116,8 @@ def kind_of(chipset: str) -> Kind:
 
 def look(machine: Machine) -> Look:
     """One round trip. Raises `HostError`, `HypervisorRefused` when xl hangs."""
-    result = machine.link.sh(_LOOK, machine.folder.path, machine.folder.xl_log(), machine.mark.uuid)
+    folder = machine.folder
+    result = machine.link.sh(_LOOK, folder.path, folder.xl_log(), machine.mark.uuid, folder.xl_log_since())
     parts = result.stdout.decode(errors="replace").split("\0")
     if result.status != 0 or len(parts) < 6:
         raise HostError(
@@ -174,7 +180,9 @@ def start(machine: Machine) -> None:
     _end_domain(machine, found.domain)
     mark = machine.mark
     owner = f"{mark.spec.owner.run} {mark.spec.owner.cell}"
-    words = (machine.folder.path, mark.uuid, owner, disks.device_of(mark.uuid))
+    folder = machine.folder
+    logs = (folder.console(), folder.console_since(), folder.xl_log_since())
+    words = (folder.path, mark.uuid, owner, disks.device_of(mark.uuid), *logs)
     plugged.make_bridges(machine.link, found.devices)
     if found.has_saved_state:
         result = machine.link.sh(_WAKE, *words, timeout_s=START_S)

@@ -37,6 +37,10 @@ class Relay:
         """Where to connect."""
         return Endpoint("127.0.0.1", int(self._listener.getsockname()[1]))
 
+    def lead_through(self, open_tunnel: Open) -> None:
+        """Take another way from now on; what is open goes on or ends as its own does."""
+        self._open = open_tunnel
+
     def close(self) -> None:
         """Stop listening and end what is open. Safe to call twice."""
         with suppress(OSError):

@@ -13,7 +13,7 @@ import json
 import re
 import socket
 import uuid as uuids
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from lab.hypervisors._xen_link import Link, said
 
 FOLDER = "/var/lib/interop-lab"
 LOGS = "/var/log/xen"
+_ARRIVING = "--incoming"
 DISK_FULL = "No space left on device"
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -81,9 +82,13 @@ class Mark:
 
     @property
     def mac(self) -> str:
-        """Of the first card: Xen's own prefix (00:16:3e), the rest from the identity."""
-        tail = bytes.fromhex(self.uuid.replace("-", ""))[-3:]
-        return "00:16:3e:" + ":".join(f"{byte:02x}" for byte in tail)
+        """Of the first card: Xen's own prefix (00:16:3e), the rest from the address, or else from the identity.
+
+        Who knows the address of a machine before this one then knows the card too (QEMU's own network asks nobody
+        again whose it is).
+        """
+        whole = bytes(map(int, self.address.split("."))) if self.address else bytes.fromhex(self.uuid.replace("-", ""))
+        return "00:16:3e:" + ":".join(f"{byte:02x}" for byte in whole[-3:])
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,17 @@ class Folder:
         """What the guest said, of all boots (xenconsoled(8), --log)."""
         return f"{self.logs}/console/guest-{domain_of(self.name)}.log"
 
+    def console_since(self) -> str:
+        """What it said since it migrated: a domain that arrives has another name (tools/xl/xl_migrate.c)."""
+        return f"{self.logs}/console/guest-{domain_of(self.name)}{_ARRIVING}.log"
+
     def xl_log(self) -> str:
         """What xl saw of the domain since it made it (tools/xl/xl_vmcontrol.c, create_domain)."""
         return f"{self.logs}/xl-{domain_of(self.name)}.log"
+
+    def xl_log_since(self) -> str:
+        """What it saw of a domain that migrated."""
+        return f"{self.logs}/xl-{domain_of(self.name)}{_ARRIVING}.log"
 
 
 @functools.cache
@@ -136,13 +149,13 @@ def new_uuid() -> str:
     return str(uuids.uuid4())
 
 
-def claim(link: Link, folder: Folder, mark: Mark) -> Mark:
-    """Make the folder of a new machine; the mark with the address that is now its own.
+def claim(link: Link, folder: Folder, mark: Mark, addresses: Sequence[str] | None = None) -> Mark:
+    """Make the folder of a new machine; the mark with the address that is now its own, of `addresses` or of the dom0's.
 
     Raises `HypervisorRefused` when one is there, `LabBusy` when every address is taken, `HostError`.
     """
     content = json.dumps({**asdict(mark), "schema": 1}, default=str)
-    addresses = link.dom0.guest_addresses
+    addresses = link.dom0.guest_addresses if addresses is None else addresses
     result = link.sh(_CLAIM, f"{folder.root}/machines", folder.name, mark.uuid, content, *addresses)
     if result.status == 17:
         raise HypervisorRefused(f"a machine {folder.name!r} exists already", hint="destroy it, or run lab reap")
@@ -190,6 +203,6 @@ def _mark_of(content: Mapping[str, Any]) -> Mark:
     uuid, address = content["uuid"], content["address"]
     if not _UUID.fullmatch(uuid) or not _SAFE_NAME.fullmatch(spec.name):
         raise ValueError(f"a mark names {spec.name!r} {uuid!r}")
-    if not re.fullmatch(r"[0-9.]{0,15}", address):
+    if address and not re.fullmatch(r"(?:\d{1,3}\.){3}\d{1,3}", address):
         raise ValueError(f"a mark gives the address {address!r}")
     return Mark(spec, uuid, address, str(content["controller"]), content.get("overlay") is True)

@@ -62,7 +62,7 @@ NATIVE_TSC = (
 # arch/x86/mm/paging.c, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY: without CONFIG_SHADOW_PAGING a PV domain has none.
 NO_LOG_DIRTY = (
     "This Xen is built without shadow paging, as Debian's is: a PV domain has no log of its dirty pages and cannot "
-    "move live; PVH domains could, and the lab moves none yet"
+    "move live (PVH domains can); save it, and start it again"
 )
 
 

@@ -23,7 +23,7 @@ from lab.errors import (
 from lab.ssh._connection import Connection
 from lab.ssh._exec import Exec
 from lab.ssh._pump import PeerGone, Pump
-from lab.ssh._shell import Output, Shell, ShellLost
+from lab.ssh._shell import PRELUDE, Output, Shell, ShellLost
 from lab.ssh._tunnel import Tunnel
 
 log = lab_log.get(__name__)
@@ -139,6 +139,10 @@ class SshChannel:
         result = self._run_alone(argv, data, time.monotonic() + 60.0)
         if result.status != 0:
             raise GuestCommandFailed(f"{str(path)!r} cannot be written: {_shown(result.stderr)}")
+
+    def program(self, argv: Sequence[str], *, timeout_s: float) -> Pump:
+        """A program whose input, output and errors are the caller's, who closes it. Raises `GuestUnreachable`."""
+        return self._connection.exec(f"{PRELUDE}exec {shlex.join(argv)}".encode(), time.monotonic() + timeout_s)
 
     def tunnel(self, far: Endpoint, *, timeout_s: float) -> Tunnel:
         """A TCP connection from the other end to `far`. Raises `ConnectionError`, `GuestUnreachable`."""

@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lab import waiting
+from lab import log, waiting
 from lab.errors import HypervisorRefused, WaitedTooLong
 from lab.hypervisors import _libvirt_power as power
 from lab.hypervisors import _libvirt_sdk
+from lab.hypervisors._libvirt_link import LibvirtRefused
 from lab.hypervisors._libvirt_power import Machine
 
 LOG = "console"
@@ -17,6 +18,7 @@ _KEPT = 1 << 20  # bytes of each end of an endless console
 _TYPE_S = 60.0
 _AT_ONCE = 1024
 _DRAIN = 1 << 16
+_log = log.get(__name__)
 
 
 def read(machine: Machine) -> bytes:
@@ -48,43 +50,91 @@ def _joined(first: bytes, size: int, last: bytes) -> bytes:
 
 
 def type_bytes(machine: Machine, data: bytes) -> None:
-    """As if typed at the terminal. Raises `HypervisorRefused` when the guest takes nothing off the line."""
-    sdk = _libvirt_sdk.load()
+    """As if typed at the terminal; what the guest does not take yet waits on the line, as long as this process lives.
 
-    def send(domain: Any) -> None:
-        stream = domain.connect().newStream(sdk.VIR_STREAM_NONBLOCK)
-        # Nobody else holds the console: what a killed controller held is taken from it.
-        domain.openConsole(None, stream, sdk.VIR_DOMAIN_CONSOLE_FORCE)
+    Raises `HypervisorRefused` when it takes nothing off the line.
+    """
+    left = memoryview(data)
+    opened_anew = False
+    while left:
         try:
-            left = memoryview(data)
-            while left:
-                part = bytes(left[:_AT_ONCE])
-                sent = waiting.until(
-                    partial(_put, stream, part),
-                    what=f"{machine.name} to take what was typed",
-                    timeout_s=_TYPE_S,
-                    longest_pause_s=0.1,
-                )
-                left = left[sent:]
-        finally:
-            _close(sdk, stream)
+            left = left[_taken(machine, bytes(left[:_AT_ONCE])) :]
+        except LibvirtRefused:
+            _drop(machine)  # somebody else took the console, or the machine was started anew
+            if opened_anew:
+                raise
+            opened_anew = True
+        except WaitedTooLong as reason:
+            _drop(machine)
+            raise HypervisorRefused(
+                f"{machine.name} takes nothing off its serial line: {len(left)} bytes were left after {_TYPE_S:.0f} s"
+            ) from reason
 
+
+def _taken(machine: Machine, part: bytes) -> int:
+    """How much of it went. Raises `WaitedTooLong` when nothing does."""
+    put = partial(_put, _stream(machine), part)
+    return waiting.until(
+        lambda: power.on_running(machine, "typing", put, again=False),
+        what=f"{machine.name} to take what was typed",
+        timeout_s=_TYPE_S,
+        longest_pause_s=0.1,
+    )
+
+
+def forget(machine: Machine) -> None:
+    """Close the line of a machine that is going. Safe to call twice."""
+    _drop(machine)
+
+
+def _put(stream: Any, part: bytes, domain: Any) -> int:
+    del domain
+    return max(0, int(stream.send(part)))  # -2: the line is full
+
+
+def _stream(machine: Machine) -> Any:
+    """The open line; it stays open, because what a guest has not taken is lost when it is closed."""
+    link = power.events_of(machine)
+    known = link.consoles.get(machine.uuid)
+    if known is not None:
+        return known
+
+    def connect(domain: Any) -> Any:
+        sdk = _libvirt_sdk.load()
+        stream = domain.connect().newStream(sdk.VIR_STREAM_NONBLOCK)
+        # What a killed controller held is taken from it.
+        domain.openConsole(None, stream, sdk.VIR_DOMAIN_CONSOLE_FORCE)
+        wanted = sdk.VIR_STREAM_EVENT_READABLE | sdk.VIR_STREAM_EVENT_ERROR | sdk.VIR_STREAM_EVENT_HANGUP
+        stream.eventAddCallback(wanted, _drain, None)
+        return stream
+
+    link.consoles[machine.uuid] = power.on_running(machine, "opening the console", connect, again=False)
+    return link.consoles[machine.uuid]
+
+
+def _drain(stream: Any, events: int, opaque: object) -> None:
+    """What the guest says is in the log; left in the stream it would stop the guest."""
+    del opaque
+    sdk = _libvirt_sdk.load()
     try:
-        power.on_running(machine, "typing on the console", send, limit_s=2 * _TYPE_S, again=False)
-    except WaitedTooLong as reason:
-        raise HypervisorRefused(f"{machine.name} takes nothing off its serial line: {reason}") from reason
+        while not events & (sdk.VIR_STREAM_EVENT_ERROR | sdk.VIR_STREAM_EVENT_HANGUP):
+            got = stream.recv(_DRAIN)
+            if got == -2:
+                return
+            if not got:
+                break
+        stream.eventRemoveCallback()
+    except sdk.libvirtError as reason:
+        _log.debug("console.lost", reason=str(reason)[:200])
 
 
-def _put(stream: Any, part: bytes) -> int:
-    """Bytes that went; what the guest says meanwhile is read away, or it would stop the line."""
-    while stream.recv(_DRAIN) not in (-2, b"", 0):
-        pass
-    sent = stream.send(part)
-    return max(0, int(sent))
-
-
-def _close(sdk: Any, stream: Any) -> None:
-    try:
-        stream.finish()
-    except sdk.libvirtError:
-        stream.abort()
+def _drop(machine: Machine) -> None:
+    sdk = _libvirt_sdk.load()
+    for place in machine.site.places:
+        stream = place.link.consoles.pop(machine.uuid, None)
+        if stream is None:
+            continue
+        try:
+            stream.abort()
+        except sdk.libvirtError as reason:
+            _log.debug("console.lost", reason=str(reason)[:200])

@@ -22,7 +22,8 @@ from lab.errors import HostError, WaitedTooLong
 PLACES = ("first", "second")
 _IDLE_S = 120
 _START_S = 60.0
-_SHORTEST = 40  # characters that a socket's path may take before libvirt's own part of it (unix(7): 107 in all)
+# Below the home libvirt puts c/libvirt/qemu/channel/target/domain-ID-NAME/org.qemu.guest_agent.0: 107 in all (unix(7)).
+_SHORTEST = 21
 _SHOWN = 1500
 _log = log.get(__name__)
 
@@ -40,7 +41,7 @@ class OwnDaemon:
 
     @property
     def uri(self) -> str:
-        return f"qemu+unix:///session?socket={quote(str(self._short() / 'run/libvirt/libvirt-sock'), safe='/')}"
+        return f"qemu+unix:///session?socket={quote(str(self._short() / 'r/libvirt/libvirt-sock'), safe='/')}"
 
     def is_there(self) -> bool:
         """Whether it was ever started: then machines may be in it."""
@@ -58,14 +59,14 @@ class OwnDaemon:
     def pid(self) -> int | None:
         """Of the running daemon; `None` when there is none."""
         try:
-            return int((self.home / "run/libvirt/libvirtd.pid").read_text())
+            return int((self.home / "r/libvirt/libvirtd.pid").read_text())
         except (OSError, ValueError):
             return None
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as probe:
             try:
-                probe.connect(str(self._short() / "run/libvirt/libvirt-sock"))
+                probe.connect(str(self._short() / "r/libvirt/libvirt-sock"))
             except OSError:
                 return False
         return True
@@ -74,10 +75,10 @@ class OwnDaemon:
         program = process.find("libvirtd", package="libvirt-daemon")
         environment = {**os.environ, "HOME": str(self._short())}
         for variable, name in (
-            ("RUNTIME_DIR", "run"),
-            ("CONFIG_HOME", "config"),
-            ("CACHE_HOME", "cache"),
-            ("DATA_HOME", "data"),
+            ("RUNTIME_DIR", "r"),
+            ("CONFIG_HOME", "c"),
+            ("CACHE_HOME", "k"),
+            ("DATA_HOME", "d"),
         ):
             (self.home / name).mkdir(exist_ok=True, mode=0o700)
             environment[f"XDG_{variable}"] = str(self._short() / name)
@@ -110,7 +111,7 @@ class OwnDaemon:
         _log.info("libvirtd.started", place=self.place, folder=self.home, pid=started.pid)
 
     def _configure(self) -> None:
-        settings = self.home / "config/libvirt"
+        settings = self.home / "c/libvirt"
         settings.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not (settings / "libvirtd.conf").is_file():
             # Two daemons of one machine refuse to move a guest to each other when they say they are the same host.
@@ -123,15 +124,15 @@ class OwnDaemon:
         return " ".join(text.split())[-_SHOWN:] or "it said nothing"
 
     def _short(self) -> Path:
-        """A short name of the home: libvirt puts sockets far below it."""
+        """A short name of the home, because of the sockets."""
         if len(str(self.home)) <= _SHORTEST:
             return self.home
-        folder = Path("/tmp") / f"lab-libvirt-{os.geteuid()}"  # noqa: S108  checked below
+        folder = Path("/tmp") / f"lab-{os.geteuid()}"  # noqa: S108  checked below
         folder.mkdir(exist_ok=True, mode=0o700)
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
             raise HostError(f"{folder} is not a folder that belongs to this user alone", hint="remove it")
-        name = folder / hashlib.sha256(str(self.home).encode()).hexdigest()[:10]
+        name = folder / hashlib.sha256(str(self.home).encode()).hexdigest()[:6]
         if not name.is_symlink() or name.readlink() != self.home:
             draft = folder / f".{name.name}.{os.getpid()}"
             draft.unlink(missing_ok=True)

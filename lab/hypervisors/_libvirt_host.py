@@ -25,6 +25,7 @@ from lab.hypervisors._libvirt_machine import LibvirtMachine
 from lab.hypervisors._libvirt_mark import Mark
 from lab.hypervisors._libvirt_power import Place, Site
 from lab.hypervisors._libvirt_storage import Pool
+from lab.hypervisors._reached_host import Maker
 
 if TYPE_CHECKING:
     from lab.hypervisors.libvirt import Settings
@@ -54,7 +55,7 @@ class LibvirtHost:
             product="libvirt",
             version=offers.libvirt,
             build=f"libvirt {offers.libvirt}, QEMU {offers.qemu}",
-            realness=Realness.REAL,
+            realness=self._site.realness,
             accelerator=offers.accelerator,
             cpu_model=self._settings.cpu_model or offers.cpu_model,
             details={
@@ -196,7 +197,9 @@ def _virtual_size(image: Image) -> int:
 
 
 @contextmanager
-def connect_to(name: str, settings: Settings) -> Iterator[LibvirtHost]:
+def connect_to(
+    name: str, settings: Settings, *, realness: Realness = Realness.REAL, maker: Maker | None = None
+) -> Iterator[LibvirtHost]:
     """Connect and look what the host can do. Raises `HostError`, `MissingTool`, `MissingExtra`."""
     marks.domain_of(name)  # a host's name becomes a folder's
     places, folder, is_here = _places(name, settings)
@@ -209,11 +212,13 @@ def connect_to(name: str, settings: Settings) -> Iterator[LibvirtHost]:
         site = Site(
             host=name,
             places=places,
-            pool=Pool(places[0].link, folder, is_here=is_here),
+            pool=Pool(places[0].link, folder, is_here=is_here, maker=maker),
             kind="kvm" if offers.accelerator == "kvm" else "qemu",
             network=Network(kind, network),
             is_here=is_here,
             ssh_port=settings.ssh_port,
+            maker=maker,
+            realness=realness,
         )
         yield LibvirtHost(site, offers, settings)
     finally:

@@ -59,6 +59,7 @@ class Link:
     def __init__(self, host: str, uri: str, prepare: Callable[[], None] | None = None) -> None:
         self.host, self.uri = host, uri
         self.events = Events()
+        self.consoles: dict[str, Any] = {}  # open streams, by the machine's UUID
         self._prepare = prepare
         self._connection: Any = None
         self._lock = threading.RLock()
@@ -71,6 +72,7 @@ class Link:
         """Safe to call twice."""
         with self._lock:
             connection, self._connection = self._connection, None
+            self.consoles.clear()
         if connection is not None:
             self._give_up(connection)
 
@@ -133,12 +135,13 @@ class Link:
             hint = "may this user use libvirt there (group libvirt, polkit)?"
         elif "Permission denied" in words:
             hint = "this user may not open the daemon's socket: is it in the group libvirt?"
-        elif "Host key verification failed" in words:
+        elif "Host key verification failed" in words or "HOST IDENTIFICATION HAS CHANGED" in words:
             hint = "the host shows another SSH key than lab_host_key"
         return HostError(f"{self.host}: libvirt does not answer at {self.uri}: {words}", hint=hint)
 
     def _forget(self, connection: Any) -> None:
         with self._lock:
+            self.consoles.clear()
             if self._connection is connection:
                 self._connection = None
         self._give_up(connection)

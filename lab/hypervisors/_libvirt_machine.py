@@ -93,6 +93,7 @@ class LibvirtMachine:
 
     def destroy(self) -> None:
         """Safe to call twice. Raises `HypervisorRefused`, `HostError`."""
+        consoles.forget(self._machine)
         power.remove(self._machine)
 
     # -----------------------------------------------------------------------------------------------------

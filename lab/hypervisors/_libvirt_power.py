@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from lab import log
-from lab.contracts import MachineState
+from lab.contracts import MachineState, Realness
 from lab.errors import HypervisorRefused, LabDiskFull, LabError, MachineVanished
 from lab.hypervisors import _libvirt_mark as marks
 from lab.hypervisors import _libvirt_sdk
@@ -16,6 +16,7 @@ from lab.hypervisors._libvirt_domain import Network
 from lab.hypervisors._libvirt_link import Link
 from lab.hypervisors._libvirt_mark import Mark
 from lab.hypervisors._libvirt_storage import Pool
+from lab.hypervisors._reached_host import Maker
 
 T = TypeVar("T")
 START_S = 120.0
@@ -43,6 +44,8 @@ class Site:
     network: Network
     is_here: bool  # the host is this machine, and this user may read its files
     ssh_port: int = 0
+    realness: Realness = Realness.REAL
+    maker: Maker | None = None  # of a host that the lab made: guests are reached through it
 
 
 @dataclass(frozen=True)

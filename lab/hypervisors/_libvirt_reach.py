@@ -31,6 +31,8 @@ def endpoint(machine: Machine, guest_port: int) -> Endpoint:
             f"{machine.name} has no address that {machine.site.host} knows",
             hint=f"does the guest ask by DHCP on {network.kind} {network.name}, or run the agent?",
         )
+    if machine.site.maker is not None:
+        return machine.site.maker.forward(found[0], guest_port)
     return Endpoint(found[0], guest_port)
 
 

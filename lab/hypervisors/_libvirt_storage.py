@@ -16,6 +16,7 @@ from lab.errors import ImageError
 from lab.hypervisors import _libvirt_sdk
 from lab.hypervisors import _libvirt_xml as xml
 from lab.hypervisors._libvirt_link import Kind, LibvirtRefused, Link
+from lab.hypervisors._reached_host import Maker
 
 POOL = "interop-lab"
 COPY_S = 1800.0
@@ -36,8 +37,8 @@ class Parts:
 class Pool:
     """The lab's pool of a host."""
 
-    def __init__(self, link: Link, folder: str, *, is_here: bool) -> None:
-        self.link, self.folder, self._is_here = link, folder, is_here
+    def __init__(self, link: Link, folder: str, *, is_here: bool, maker: Maker | None = None) -> None:
+        self.link, self.folder, self._is_here, self._maker = link, folder, is_here, maker
 
     def ask(self, doing: str, function: Any, *, limit_s: float = 120.0) -> Any:
         """What `function` makes of the pool, which is there and active then."""
@@ -56,8 +57,12 @@ class Pool:
                 continue
             if not path.is_file():
                 raise ImageError(f"image {image.name}: {path} is not there", hint="build or fetch the image again")
+            if self._maker is not None:
+                continue
             names[part] = f"image-{digest}-{part}"
             self._bring(names[part], path, image.disk_format if part == "disk" else "raw")
+        if self._maker is not None:
+            return _lent(self._maker, image)
         found = {part: self.path(name) for part, name in names.items()}
         return Parts(found["disk"], image.disk_format, found.get("kernel", ""), found.get("initrd", ""))
 
@@ -184,6 +189,13 @@ class Pool:
                 if not pool.isActive():  # somebody else was faster
                     raise
         return pool
+
+
+def _lent(maker: Maker, image: Image) -> Parts:
+    """Plugged into the made host as disks, which takes no time; QEMU reads kernels from files only."""
+    kernel = "" if image.kernel is None else maker.keep(image.kernel)
+    initrd = "" if image.initrd is None else maker.keep(image.initrd)
+    return Parts(maker.lend(image.disk, image.disk_format), "raw", kernel, initrd)
 
 
 def _defined(sdk: Any, connection: Any, folder: str) -> Any:

@@ -12,6 +12,7 @@ from lab.contracts import Profile, Realness
 
 if TYPE_CHECKING:  # an inventory that names this driver must not pay for what only a connection needs
     from lab.hypervisors._libvirt_host import LibvirtHost
+    from lab.hypervisors._reached_host import ReachedHost
 
 REALNESS = Realness.REAL
 RUNS_HERE = True
@@ -22,6 +23,11 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    made_from: Literal["", "kvm-host"] = Field(
+        default="",
+        description="the recipe of an image, and the lab makes this host itself on this machine, on an emulated "
+        "processor: then nothing is said of how to reach it",
+    )
     uri: str = Field(
         default="",
         pattern=r"^(qemu(\+unix|\+ssh)?://[A-Za-z0-9@.:_-]*/(session|system))?$",
@@ -68,6 +74,8 @@ class Settings(BaseModel):
             raise ValueError(
                 "lab_network: the ports of QEMU's own network are on the far host; name a network or bridge"
             )
+        if self.made_from and (self.uri or self.folder or self.network != "user"):
+            raise ValueError("lab_uri, lab_network, lab_folder: of a host that the lab makes")
         if ".." in self.folder.split("/"):
             raise ValueError("lab_folder: no .. in it")
         return self
@@ -83,7 +91,33 @@ def refuses(profile: Profile) -> str | None:
 @contextmanager
 def connect(name: str, settings: Settings) -> Iterator[LibvirtHost]:
     """Connect to libvirt, or start one. Raises `HostError`, `MissingTool`, `MissingExtra`."""
+    from lab.errors import HostError
     from lab.hypervisors._libvirt_host import connect_to
 
+    if settings.made_from:
+        raise HostError(f"{name} is a host that the lab makes first; only what makes it can connect to it")
     with connect_to(name, settings) as host:
+        yield host
+
+
+def made_from(settings: Settings) -> str:
+    """The recipe of the image that the lab makes this host from; empty for one that somebody set up."""
+    return settings.made_from
+
+
+@contextmanager
+def connect_made(name: str, settings: Settings, reached: ReachedHost) -> Iterator[LibvirtHost]:
+    """Connect to the libvirt of a host that the lab has made. Raises `HostError`, `MissingTool`, `MissingExtra`."""
+    from lab.hypervisors._libvirt_host import connect_to
+
+    where, login = reached.endpoint, reached.login
+    found = {
+        "made_from": "",
+        "uri": f"qemu+ssh://{login.user}@{where.host}:{where.port}/system",
+        "private_key": str(login.private_key),
+        "host_key": login.host_key,
+        "network": "network:default",
+    }
+    settled = Settings(**{**settings.model_dump(), **found})
+    with connect_to(name, settled, realness=reached.realness, maker=reached.maker) as host:
         yield host

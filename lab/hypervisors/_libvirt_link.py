@@ -8,8 +8,8 @@ from concurrent.futures import Future
 from enum import Enum
 from typing import Any, TypeVar
 
-from lab import log, waiting
-from lab.errors import HostError, HypervisorRefused, LabBusy, LabDiskFull, LabError, WaitedTooLong
+from lab import log
+from lab.errors import HostError, HypervisorRefused, LabBusy, LabDiskFull, LabError
 from lab.hypervisors import _libvirt_sdk
 from lab.hypervisors._libvirt_events import Events
 
@@ -198,17 +198,10 @@ def _words(reason: Any) -> str:
 
 
 def _is_lost(sdk: Any, reason: Any, connection: Any) -> bool:
-    if reason.get_error_domain() == sdk.VIR_FROM_RPC or reason.get_error_code() == sdk.VIR_ERR_INVALID_CONN:
+    """Whether it is this connection that was lost; a migration has one more, which is told with the same words."""
+    if reason.get_error_code() == sdk.VIR_ERR_INVALID_CONN:
         return True
     try:
         return not connection.isAlive()
     except sdk.libvirtError:
         return True
-
-
-def until_there(probe: Callable[[], bool], *, what: str, timeout_s: float) -> bool:
-    """Whether `probe` became true in time."""
-    try:
-        return waiting.until(probe, what=what, timeout_s=timeout_s)
-    except WaitedTooLong:
-        return False

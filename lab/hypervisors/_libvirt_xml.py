@@ -10,7 +10,7 @@ from typing import Any
 from lab.errors import HypervisorRefused, MissingExtra
 
 Value = str | int
-NAMESPACE = "https://interop-lab.org/libvirt/1"
+NAMESPACE = "urn:interop-lab:machine:1"
 PREFIX = "lab"
 _LARGEST = 8 << 20
 # XML 1.0, 2.2: what no document can hold, in whatever notation.

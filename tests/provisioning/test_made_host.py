@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +280,27 @@ def test_a_disk_that_the_dom0_keeps_is_told(
 
     with pytest.raises(HypervisorRefused, match="the host to let go of"):
         host.take_back(file)
+
+
+def test_a_file_is_copied_into_the_host_once(
+    host: made_host.MadeHost, qemu: FakeQemu, dom0: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "vmlinuz"
+    file.write_bytes(b"x" * 700)
+
+    path = host.keep(file)
+    assert host.keep(file) == path
+
+    name = Path(path).name
+    assert [line.split()[0::2] + line.split()[3:] for line in dom0] == [["lend", name], ["keep", name, "700"]]
+    assert qemu.devices == {}
+
+
+def test_a_kvm_host_says_how_it_was_proved(host: made_host.MadeHost) -> None:
+    kvm = made_host.MadeHost(host.emulator.path, replace(host.mark, recipe="kvm-host"))
+
+    assert kvm.reached().bridge == "labbr0"
+    assert kvm.reached().proof.endswith("said: Hypervisor detected: KVM")
 
 
 def test_a_file_that_is_not_there_cannot_be_lent(host: made_host.MadeHost, qemu: FakeQemu, tmp_path: Path) -> None:

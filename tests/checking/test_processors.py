@@ -47,6 +47,25 @@ class FakeGuest:
         return SimpleNamespace(status=0, out=f"{self.says}  -", err="")
 
 
+def test_the_timers_of_xen_count_as_those_of_the_processor() -> None:
+    table = """           CPU0       CPU1
+  0:       5743          0  xen-percpu    -virq      timer0
+  1:          3          0  xen-percpu    -ipi       resched0
+  7:          0        812  xen-percpu    -virq      timer1
+LOC:          0          0   Local timer interrupts
+"""
+    guest: Any = SimpleNamespace(check=lambda *argv: table)
+
+    assert processors.ticks(guest) == {0: 5743, 1: 812}
+
+
+def test_a_kernel_that_counts_no_timer_is_told() -> None:
+    guest: Any = SimpleNamespace(check=lambda *argv: "     CPU0\n  1:  3  IO-APIC  ttyS0\n")
+
+    with pytest.raises(AssertionError, match="does not count timer interrupts"):
+        processors.ticks(guest)
+
+
 @pytest.mark.parametrize(("text", "numbers"), [("0", (0,)), ("0-3", (0, 1, 2, 3)), ("0,2-3,7", (0, 2, 3, 7)), ("", ())])
 def test_the_kernels_lists_of_processors_are_read(text: str, numbers: tuple[int, ...]) -> None:
     guest: Any = SimpleNamespace(check=lambda *argv: text)

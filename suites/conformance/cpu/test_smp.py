@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from lab.suite import Guest, Machine, Measurements, check, linux, not_applicable
+from lab.suite import Guest, Machine, Measurements, check, linux, not_applicable, processors
 
 WORK_MIB = 1
 ROUNDS = 2
@@ -43,16 +43,8 @@ def test_every_processor_takes_timer_interrupts(guest: Guest, machine: Machine) 
     """Catches a processor that is online and never gets a tick."""
     if machine.spec.profile.vcpus < 2:
         not_applicable("the profile has one processor")
-    before = _ticks(guest)
+    before = processors.ticks(guest)
     for cpu in range(machine.spec.profile.vcpus):
         guest.check("taskset", hex(1 << cpu), "sh", "-c", "yes | head -c 4194304 >/dev/null")
-    still = [cpu for cpu, (old, new) in enumerate(zip(before, _ticks(guest), strict=True)) if new <= old]
+    still = [cpu for cpu, ticks in processors.ticks(guest).items() if ticks <= before.get(cpu, 0)]
     assert not still, f"no timer interrupt on processors {still} while they worked"
-
-
-def _ticks(guest: Guest) -> list[int]:
-    for line in guest.check("cat", "/proc/interrupts").splitlines():
-        name, _, rest = line.strip().partition(":")
-        if name == "LOC":
-            return [int(word) for word in rest.split() if word.isdigit()]
-    raise AssertionError("/proc/interrupts does not count local timer interrupts")

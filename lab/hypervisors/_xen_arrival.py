@@ -30,8 +30,9 @@ cd "$1" && for file in root.raw data.raw seed.raw plugged-*.raw; do
   [ ! -f "$file" ] || echo "$file $(stat -c %s "$file")"
 done
 """
-_ROOM = """# make room for disks
+_ROOM = f"""# make room for disks
 set -eu
+{disks.NO_UDEV}
 umask 077
 folder=$1 device=$2 base=$3
 shift 3
@@ -63,7 +64,8 @@ dmsetup load "$device" --table "0 $(blockdev --getsz "$base") snapshot $base $co
 losetup -d "$cow" $loop
 [ "$done" = 0 ] && dmsetup resume "$device"
 """.replace("CHUNK", str(disks.CHUNK_SECTORS))
-_DROP = """# drop disks that nobody uses
+_DROP = f"""# drop disks that nobody uses
+{disks.NO_UDEV}
 dmsetup resume "$1" 2>/dev/null
 dmsetup remove --retry "$1" 2>/dev/null
 :

@@ -14,26 +14,27 @@ CHUNK_SECTORS = 8  # 4 KiB, what file systems write: so nothing of the image is 
 
 # Functions for the scripts that need the device. The loop devices go by themselves once nothing holds them: loop(4),
 # LO_FLAGS_AUTOCLEAR, which `losetup -d` sets for a device in use.
-FUNCTIONS = """
-# Who makes the device's file is udev where there is one.
-[ -e /run/udev/control ] || export DM_DISABLE_UDEV=1
+NO_UDEV = "[ -e /run/udev/control ] || export DM_DISABLE_UDEV=1"
+"""Before every dmsetup: who makes the device's file is udev where there is one."""
+FUNCTIONS = f"""
+{NO_UDEV}
 # attach FOLDER DEVICE: make the device of an overlay unless it is there
-attach() {
+attach() {{
   [ -f "$1/root.cow" ] && [ ! -b "/dev/mapper/$2" ] || return 0
   read -r base <"$1/root.base"
   loop=
-  [ -b "$base" ] || { loop=$(losetup -r --show -f "$base"); base=$loop; }
+  [ -b "$base" ] || {{ loop=$(losetup -r --show -f "$base"); base=$loop; }}
   cow=$(losetup --show -f "$1/root.cow")
   done=0
-  dmsetup create "$2" --table "0 $(blockdev --getsz "$base") snapshot $base $cow P CHUNK" || done=$?
+  dmsetup create "$2" --table "0 $(blockdev --getsz "$base") snapshot $base $cow P {CHUNK_SECTORS}" || done=$?
   losetup -d "$cow" $loop
   return "$done"
-}
+}}
 # detach FOLDER DEVICE: take it away; nobody may hold it
-detach() {
+detach() {{
   [ ! -f "$1/root.cow" ] || dmsetup remove --retry "$2" >/dev/null 2>&1 || [ ! -b "/dev/mapper/$2" ]
-}
-""".replace("CHUNK", str(CHUNK_SECTORS))
+}}
+"""
 
 MAKE = """# make disks
 set -eu

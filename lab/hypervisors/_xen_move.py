@@ -31,8 +31,11 @@ _PLACE = '# look where a machine is\nread -r place 2>/dev/null <"$1/place" && ec
 # The stream goes through a dd that counts it and, ended in time, makes xl give up and let the guest go on.
 # `guest has suspended` is of libxl_dom_suspend.c, at the level of -vvv; the rest is for people.
 _WITHIN = """# move a domain on its host
-folder=$2 counted=$2/.carried
-receive="timeout $3 dd bs=65536 2>$counted | xl migrate-receive"
+counted=$2/.carried stream=$2/.stream
+rm -f "$stream"
+mkfifo -m 600 "$stream"
+# Nobody but the receiver holds what it answers on: when it ends, the sender reads so.
+receive="exec 3<&0; timeout $3 dd bs=65536 2>$counted >$stream <&3 3<&- & exec xl migrate-receive <$stream 3<&-"
 { xl -vvv migrate -s '' "$1" "$receive" </dev/null 2>&1; echo "ended $?"; } |
   grep --line-buffered -E 'guest has suspended|Target reports success|rror|ailed|anic|^ended [0-9]+$' |
   while IFS= read -r line; do
@@ -40,7 +43,7 @@ receive="timeout $3 dd bs=65536 2>$counted | xl migrate-receive"
     echo "$up $line"
   done
 echo "carried $(cat "$counted")"
-rm -f "$counted"
+rm -f "$counted" "$stream"
 """
 _NOTE = """# note where a machine is
 [ -z "$2" ] || echo "$2" >"$1/place"

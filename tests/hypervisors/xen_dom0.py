@@ -102,8 +102,8 @@ class FakeDom0:
         self._sshd = None
 
     @contextmanager
-    def host(self, *, like: Dom0 | None = None) -> Iterator[XenHost]:
-        with _xen_host.connect_to("fake", like or self.dom0, self.places) as host:
+    def host(self, *, like: Dom0 | None = None, name: str = "fake") -> Iterator[XenHost]:
+        with _xen_host.connect_to(name, like or self.dom0, self.places) as host:
             yield host
 
     def domains(self) -> dict[str, dict[str, Any]]:

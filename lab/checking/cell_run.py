@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _log = log.get(__name__)
 
 CHECK_ID = pytest.StashKey[str]()
-"""Of an item whose check is not named after its file."""
+"""The id of an item's check: set before where it is not named after its file, else noted when it was found out."""
 
 _SHOWN_AS_SKIPPED = {Outcome.NOT_APPLICABLE, Outcome.SKIPPED, Outcome.UNSUPPORTED, Outcome.BLOCKED}
 
@@ -365,8 +365,11 @@ class CellRun:
         try:
             file = item.path.resolve().relative_to(self._where.suites)
         except ValueError:
-            return item.nodeid
-        return f"{file.as_posix()}::{item.nodeid.partition('::')[2]}"
+            found = item.nodeid
+        else:
+            found = f"{file.as_posix()}::{item.nodeid.partition('::')[2]}"
+        item.stash[CHECK_ID] = found
+        return found
 
     def _folder(self, check: Check) -> Path:
         stem = check.id.removesuffix(".py").replace("/test_", "/").replace(".py::test_", "/")

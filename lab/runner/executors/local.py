@@ -125,13 +125,15 @@ class LocalExecutor:
         for running in self._running.values():
             by_handle[running.progress] = running
             by_handle[running.process.sentinel] = running
-        for handle in wait(list(by_handle), timeout_s):  # type: ignore[arg-type]  # connections and sentinels
+        ready = wait(list(by_handle), timeout_s)  # type: ignore[arg-type]  # connections and sentinels
+        for handle in ready:
             running = by_handle[handle]
             if handle is running.progress:
                 self._pass_on(running)
         now = time.monotonic()
         for running in list(self._running.values()):
-            if not running.process.is_alive():
+            # Not by `is_alive`, which asks the system once more, for every cell at every message of one.
+            if running.process.sentinel in ready:
                 yield self._end(running)
             elif now > running.deadline:
                 self._hurry(running, now)

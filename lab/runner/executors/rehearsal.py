@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 from lab import log, process
@@ -19,7 +20,7 @@ from lab.hypervisors import simulated
 from lab.inventory.models import GuestEntry, Host, Inventory, Matrix
 from lab.results.layout import AttemptLayout
 from lab.runner import cell
-from lab.runner.work import CellWork
+from lab.runner.work import CellWork, Progress
 
 _log = log.get(__name__)
 
@@ -58,12 +59,17 @@ def _run(folder: Path) -> None:
     prepared.ahead(suites)
     before = set(sys.modules)
     try:
-        cell.run(_work(folder, suites), suites, lambda progress: None)
+        cell.run(_work(folder, suites), suites, _packed)
     finally:
         prepared.forget(suites)
         for name in set(sys.modules) - before:
             if name.partition(".")[0] == _SUITE:
                 del sys.modules[name]
+
+
+def _packed(progress: Progress) -> None:
+    """What sending it to a controller starts with."""
+    ForkingPickler.dumps(progress)
 
 
 def _work(folder: Path, suites: Path) -> CellWork:

@@ -39,9 +39,16 @@ shift 3
 while [ $# -gt 1 ]; do truncate -s "$2" "$folder/$1"; shift 2; done
 [ -n "$base" ] || exit 0
 echo "$base" >"$folder/root.base"
-sectors=$([ -b "$base" ] && blockdev --getsz "$base" || echo $(($(stat -c %s "$base") / 512)))
-dmsetup create "$device" --table "0 $sectors error"
-dmsetup suspend "$device"
+loop=
+[ -b "$base" ] || {{ loop=$(losetup -r --show -f "$base"); base=$loop; }}
+truncate -s 4M "$folder/.empty"
+cow=$(losetup --show -f "$folder/.empty")
+done=0
+# An overlay without content, because a guest asks at once what its disk can do, and goes by it (flushes).
+dmsetup create "$device" --table "0 $(blockdev --getsz "$base") snapshot $base $cow P {disks.CHUNK_SECTORS}" || done=$?
+losetup -d "$cow" $loop
+rm -f "$folder/.empty"
+[ "$done" = 0 ] && dmsetup suspend "$device"
 """
 _PACK = """# send disks
 cd "$1" && tar -cSf - $(ls -d root.cow root.raw data.raw seed.raw plugged plugged-*.raw snapshots 2>/dev/null) | gzip -1

@@ -101,14 +101,15 @@ def one(number: int) -> dict[str, object]:
             found["host_s"] = round(time.monotonic() - start, 1)
             facts = hypervisor.facts()
             found["host"] = f"{facts.build}, {facts.accelerator}, {facts.realness}"
-            found |= _round(hypervisor)
+            found |= in_a_guest(hypervisor)
     except LabError as reason:
         found["wrong"] = f"{type(reason).__name__}: {reason.what[:500]}"
     found["seconds"] = round(time.monotonic() - start, 1)
     return found
 
 
-def _round(hypervisor: Hypervisor) -> dict[str, object]:
+def in_a_guest(hypervisor: Hypervisor) -> dict[str, object]:
+    """Boot jeos there, let it work, remove it; what it took, and what was wrong."""
     image = images.resolve(BuildSource(build="jeos"), progress=lambda line: None)
     identity = Identity.make("soak")
     owner = Owner("soak", "kvm-soak/jeos/pc-bios", os.getpid(), process.start_time(os.getpid()) or 0)

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from benchmarks import kvm_soak
 from lab.contracts import Image
 from lab.errors import HostError
-from lab.hypervisors import _qemu_memory
+from lab.hypervisors import _qemu_memory, _qemu_power
 from lab.hypervisors._qemu_host import TCG_CPU
 from lab.provisioning import made_frozen, made_kinds, made_qemu, recipes
 
@@ -66,7 +67,7 @@ def emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[FakeEmulat
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(made_qemu, "find", lambda: ("/usr/bin/qemu", "7.2.22"))
     monkeypatch.setattr(made_qemu, "Emulator", FakeEmulator)
-    monkeypatch.setattr(made_frozen.power, "make_disks", lambda commands: None)
+    monkeypatch.setattr(_qemu_power, "make_disks", lambda commands: None)
     monkeypatch.setattr(_qemu_memory, "write", lambda monitor, path: path.write_bytes(b"memory"))
     monkeypatch.setattr(FakeEmulator, "said", b"")
     return FakeEmulator
@@ -111,3 +112,13 @@ def test_a_host_in_which_no_guest_ran_is_not_frozen(emulator: type[FakeEmulator]
         made_frozen.freeze(IMAGE, "ab" * 32, lambda line: None)
 
     assert not made_frozen.every()
+
+
+def test_a_soak_sees_a_wrong_hash_a_lost_one_and_another_hypervisor() -> None:
+    right = f"{kvm_soak.expected()}  -\n"
+    good = f"{kvm_soak.DETECTED}\n" + right * 3 * kvm_soak.TIMES
+
+    assert kvm_soak.judge(good) == (3 * kvm_soak.TIMES, "")
+    assert kvm_soak.judge(good.replace(right, "0" * 64 + "  -\n", 1))[1] == "29 of 30 hashes are right, 30 came"
+    assert kvm_soak.judge(good.removesuffix(right))[1] == "29 of 30 hashes are right, 29 came"
+    assert "not 'Hypervisor detected: KVM'" in kvm_soak.judge(good.replace("KVM", "Xen PV"))[1]

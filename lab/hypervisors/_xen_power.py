@@ -72,6 +72,7 @@ xl save "$2" "$1/saved.part" >&2
 mv -f "$1/saved.part" "$1/saved"
 echo stopped >"$1/wanted"
 """
+_HYPERVISOR_LOG = "# read the log of Xen\nxl dmesg 2>/dev/null | tail -n 5 | head -c 2000"
 _REBOOTING = re.compile(r"reason code 1\b|Rebooting now")
 _REBOOT_S = 90  # xl itself waits for two seconds between the old domain and the new one
 _MEMORY = re.compile(r"(?i)not enough (free )?memory|failed to free memory|cannot allocate memory|ENOMEM|out of memory")
@@ -159,8 +160,10 @@ def not_up(machine: Machine, found: Look) -> LabError:
         return HypervisorRefused(f"{machine.name} is {found.state}")
     if not found.exists:
         return HypervisorRefused(f"machine {machine.name!r} is gone: it was destroyed")
+    result = machine.link.sh(_HYPERVISOR_LOG)
+    log = f"; the last that Xen logged: {said(result)}" if result.out.strip() else ""
     return MachineVanished(
-        f"{machine.name} ended unasked: Xen has no domain {machine.mark.uuid} any more",
+        f"{machine.name} ended unasked: Xen has no domain {machine.mark.uuid} any more{log}",
         hint=f"look at {machine.folder.xl_log()} in the dom0 of {machine.link.host}, and at xl dmesg",
     )
 

@@ -119,8 +119,11 @@ def test_a_domain_that_somebody_destroyed_has_vanished(fake: FakeDom0, machine: 
 
     assert machine.state() is MachineState.GONE
     for attempt in (machine.stop, machine.pause, lambda: machine.endpoint(22)):
-        with pytest.raises(MachineVanished, match=f"one ended unasked: Xen has no domain {machine.uuid} any more"):
+        with pytest.raises(
+            MachineVanished, match=f"one ended unasked: Xen has no domain {machine.uuid} any more"
+        ) as said:
             attempt()
+        assert "the last that Xen logged: (XEN) d1v0 Triple fault" in said.value.what
     machine.stop(force=True)
     assert machine.state() is MachineState.STOPPED
 
@@ -241,3 +244,27 @@ def test_an_endless_console_keeps_its_ends(fake: FakeDom0, machine: XenMachine) 
     assert said.endswith(b"\nlast")
     assert len(said) < 3 << 20
     assert b"bytes of the console are not kept]" in said
+
+
+def test_where_the_kernel_makes_overlays_no_disk_is_copied(fake: FakeDom0) -> None:
+    fake.fault("overlays")
+    with fake.host() as host:
+        machine = host.create(fake.spec("three"))
+        assert isinstance(machine, XenMachine)
+        try:
+            folder = fake.folder / "lab/machines/three"
+            assert not (folder / "root.raw").exists()
+            assert (folder / "root.cow").stat().st_blocks == 0
+            machine.start()
+            device = f"lab-{machine.uuid}"
+            assert f"target=/dev/mapper/{device}" in fake.domains()["lab-three"]["config"]["disk"][0]
+            table = (fake.folder / "overlays").read_text().splitlines()[-1]
+            assert table == f"{device} 0 2048 snapshot /dev/loop7 /dev/loop7 P 8"
+            (folder / "root.cow").write_bytes(b"early")
+            machine.snapshot("one")
+            (folder / "root.cow").write_bytes(b"late")
+            machine.restore("one")
+            assert (folder / "root.cow").read_bytes() == b"early"
+        finally:
+            machine.destroy()
+        assert (fake.folder / "overlays").read_text().splitlines()[-1] == f"{device} removed"

@@ -1,0 +1,65 @@
+"""The same guest and profile on QEMU itself and on QEMU below libvirt: a run gives the same verdicts on both."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from lab import process
+from lab.hypervisors import _libvirt_daemon as daemons
+from tests.hypervisors import libvirt_own as own
+
+pytestmark = [pytest.mark.minutes, pytest.mark.timeout(900)]
+
+ROOT = Path(__file__).parents[2]
+_HOSTS = """
+hypervisors:
+  vars: {ansible_connection: local}
+  hosts:
+    qemu: {lab_driver: qemu, lab_accelerator: tcg}
+    same-by-libvirt: {lab_driver: libvirt, lab_accelerator: tcg}
+"""
+_MATRIX = f"""
+suites_from: {ROOT}/suites
+hosts: [qemu, same-by-libvirt]
+guests: [jeos]
+profiles: [pc-bios]
+suites: [smoke]
+"""
+
+
+def _lab(*words: str | Path) -> process.Finished:
+    return process.run([sys.executable, "-m", "lab", *words], timeout_s=800, cwd=ROOT)
+
+
+def test_a_cell_gives_the_same_verdicts_on_qemu_and_on_libvirt(tmp_path: Path) -> None:
+    inventory = tmp_path / "both"
+    shutil.copytree(ROOT / "inventories/guests", tmp_path / "guests")
+    shutil.copy(ROOT / "inventories/profiles.yaml", tmp_path)
+    inventory.mkdir()
+    (inventory / "hosts.yaml").write_text(_HOSTS)
+    (inventory / "matrix.yaml").write_text(_MATRIX)
+    try:
+        # From a copy that is kept one would start warm and the other cannot.
+        finished = _lab("run", inventory, "--cold", "--reports", tmp_path / "reports")
+        assert finished.status == 0, finished.stdout + finished.stderr
+        (run,) = (tmp_path / "reports/runs").iterdir()
+
+        told = json.loads(_lab("verdict", run, "--json").stdout)
+    finally:
+        for daemon in daemons.daemons_of("same-by-libvirt"):
+            own.end(daemon)
+
+    qemu, libvirt = (_by_feature(told, host) for host in ("qemu", "same-by-libvirt"))
+    assert libvirt == qemu
+    assert list(qemu.values()).count("works") >= 5
+    assert "broken" not in qemu.values()
+
+
+def _by_feature(told: list[Mapping[str, str]], host: str) -> Mapping[str, str]:
+    return {entry["feature"]: entry["observed"] for entry in told if entry["cell"] == f"{host}/jeos/pc-bios"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -204,7 +204,8 @@ def test_what_was_plugged_is_there_after_a_power_cut(fake: FakeDom0, machine: Xe
         machine.attach_disk("more", 8)
     machine.detach_disk("more")
     machine.detach_nic("card")
-    for attempt in (lambda: machine.detach_disk("more"), lambda: machine.detach_nic("card")):
+    gone: tuple[Callable[[], None], ...] = (lambda: machine.detach_disk("more"), lambda: machine.detach_nic("card"))
+    for attempt in gone:
         with pytest.raises(HypervisorRefused, match=r"one has no (disk|nic) '(more|card)' that was attached"):
             attempt()
 

@@ -1,6 +1,6 @@
 """A machine as libvirt's domain XML: a pure function from a profile and names of files to elements.
 
-What the elements mean: https://libvirt.org/formatdomain.html. The devices are those of the qemu driver, so that a cell
+What the elements mean says libvirt's page "Domain XML format". The devices are those of the qemu driver, so that a cell
 on either is about the same hardware.
 """
 

@@ -60,11 +60,12 @@ def _imported(tree: ast.Module) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-_BELOW_ALL_DRIVERS = "lab.hypervisors._machine_directory"
+_BELOW_ALL_DRIVERS = ("lab.hypervisors._machine_directory", "lab.hypervisors._reached_host")
 
 
 def _is_of_same_driver(path: Path, name: str) -> bool:
-    if _BELOW_ALL_DRIVERS in (name, name.rpartition(".")[0]) or path.stem == _BELOW_ALL_DRIVERS.rpartition(".")[2]:
+    below = {one: one.rpartition(".")[2] for one in _BELOW_ALL_DRIVERS}
+    if name in below or name.rpartition(".")[0] in below or path.stem in below.values():
         return True
     driver = path.stem.strip("_").split("_")[0]
     parts = name.removeprefix("lab.hypervisors").lstrip(".").split(".")

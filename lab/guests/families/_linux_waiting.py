@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from lab.errors import GuestCommandFailed, GuestUnreachable
+from lab.guests.families import _linux_clock
 from lab.guests.identity import Identity
 
 
@@ -53,15 +54,26 @@ echo "no port"
 # Every program that is started costs an emulated guest 20 ms. So the shell does what it can by itself, and dropbear,
 # which never reads its host key again, has a second server standing by that reads it from a pipe. The files are
 # written in place: nobody else uses the copy yet, and one that fails is thrown away.
-WAITER = r"""
+_WAITER = r"""
 umask 077
 exec 3<>"$1" || exit 1
-nobody() { echo "waiting nobody" >&3; exit 0; }
+second= pipe= clock=
+clean() { [ -z "$pipe$clock" ] || rm -f $pipe $clock; }
+nobody() { clean; echo "waiting nobody" >&3; exit 0; }
+# A program of ours, where nobody but root can put one; some systems let nothing be started from /run.
+if [ "$(uname -m)" = @MACHINE@ ]; then
+  for folder in /run /root; do
+    clock=$folder/.lab-clock
+    rm -f $clock
+    { printf %b '@CLOCK@' >$clock && chmod 700 $clock && $clock; } 2>/dev/null && break
+    rm -f $clock
+    clock=
+  done
+fi
 # By its path: busybox's shell takes its own before any other, and that one sets whole seconds.
 date=/usr/bin/date
 [ -x $date ] || date=/bin/date
-$date -u -d @1.50 >/dev/null 2>&1 || nobody
-second=
+[ -n "$clock" ] || $date -u -d @1.50 >/dev/null 2>&1 || nobody
 if [ -e /etc/dropbear/dropbear_ed25519_host_key ] && [ -e /run/dropbear.pid ]; then
   grep -qs stand-by /usr/lib/interop-lab/ssh-server || nobody
   kind=dropbear pipe=/run/lab-host-key
@@ -73,7 +85,7 @@ else
   nobody
 fi
 # By force: dropbear notes that it is to end, and goes on opening its pipe.
-give_up() { [ -z "$second" ] || { kill -KILL "$second"; rm -f $pipe; }; exit 1; }
+give_up() { [ -z "$second" ] || kill -KILL "$second"; clean; exit 1; }
 echo "waiting $kind" >&3
 # Here it is saved. Where nobody is at the other end of the line, this ends.
 IFS= read -r now <&3 && [ -n "$now" ] || give_up
@@ -83,7 +95,8 @@ IFS= read -r entropy <&3 && IFS= read -r name <&3 && IFS= read -r id <&3 && IFS=
 if [ $kind = dropbear ]; then
   printf %b "$key" >/etc/dropbear/dropbear_ed25519_host_key || give_up
   read -r old </run/dropbear.pid
-  kill "$old"
+  # By force: it has nothing to save, and its sessions are processes of their own.
+  kill -KILL "$old"
   tries=0
   # The pause leaves the processor to whoever has to end here.
   while kill -0 "$old" 2>/dev/null && [ $tries -lt 1000 ]; do tries=$((tries + 1)); sleep 0.01; done
@@ -100,17 +113,23 @@ echo "$name" >/proc/sys/kernel/hostname && echo "$name" >/etc/hostname && echo "
   printf '127.0.0.1 localhost\n127.0.1.1 %s\n::1 localhost\n' "$name" >/etc/hosts || give_up
 reseeded=no
 # RNDRESEEDCRNG of random(4): without it a clone's generator takes the new bytes in at its next reseeding only.
-if command -v perl >/dev/null; then
+if [ -z "$clock" ] && command -v perl >/dev/null; then
   perl -e 'open my $f, ">", "/dev/urandom" or exit 1; ioctl($f, 0x5207, 0) or exit 1' 2>/dev/null && reseeded=yes
 fi
 # $now, in 1/100 s, was true when the line came; up to here time went on.
 read -r then _ </proc/uptime
 case $up in 0.*) ;; *) now=$((now + ${then%.*}${then#*.} - ${up%.*}${up#*.})) ;; esac
 part=$((now % 100 + 100))
-$date -u -s "@$((now / 100)).${part#1}" >/dev/null || give_up
+if [ -n "$clock" ]; then
+  $clock $((now / 100)) ${part#1}0000000
+  case $? in 0) reseeded=yes ;; 2) ;; *) give_up ;; esac
+else
+  $date -u -s "@$((now / 100)).${part#1}" >/dev/null || give_up
+fi
 echo "done reseeded $reseeded" >&3
-[ -z "$second" ] || rm -f $pipe
+clean
 """
+WAITER = _WAITER.replace("@MACHINE@", _linux_clock.MACHINE).replace("@CLOCK@", _linux_clock.as_text())
 
 WAITER_DIGEST = hashlib.sha256(WAITER.encode()).hexdigest()
 """Of the program that waits: a copy in which another one does would not understand what it is told."""

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -66,7 +67,10 @@ class XenFixtures(BootingFixtures):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def hypervisor(cls, jeos: Image, login: SshLogin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hypervisor]:
+    def hypervisor(
+        cls, jeos: Image, login: SshLogin, seed_disk: Path, tmp_path_factory: pytest.TempPathFactory
+    ) -> Iterator[Hypervisor]:
+        # The host has its own folder of state; key and seed, asked for above, come from where everybody has them.
         with _made("contract", tmp_path_factory.mktemp("state")) as host:
             yield host
 

@@ -14,10 +14,10 @@ import pytest
 
 from lab import log
 from lab.catalogue import Catalogue, Check
-from lab.checking import silence
+from lab.checking import outcomes, silence
 from lab.checking.handed import Evidence, Measurements
 from lab.checking.limits import at_most
-from lab.checking.outcomes import PASSED, Blocked, CheckTimedOut, Judgement, NotApplicable, judge, readable
+from lab.checking.outcomes import PASSED, Blocked, CheckTimedOut, Judgement, NotApplicable, readable
 from lab.contracts import CAPABILITY_PROTOCOLS, Cell, Hypervisor, Machine, Realness
 from lab.errors import GuestRebooted, LabError, NotSupported
 from lab.results.record import Outcome, Record, worst
@@ -67,6 +67,9 @@ class Session(Protocol):
 
     @property
     def is_warm(self) -> bool: ...
+
+    @property
+    def emulates_virtualisation(self) -> bool: ...
 
     @property
     def realness(self) -> Realness: ...
@@ -141,7 +144,8 @@ class CellRun:
         self._known: Guest | None = None  # the guest of the check before
         self._collection_errors: dict[str, str] = {}
         self._done: dict[str, Outcome] = {}
-        self.judge = judge  # what an exception means
+        # What an exception means.
+        self.judge = outcomes.judge_on_emulated_virtualisation if session.emulates_virtualisation else outcomes.judge
         self.interrupted = False
         self.fault: LabError | None = None  # of ours, while a record was written
 
@@ -355,7 +359,7 @@ class CellRun:
             check = self._catalogue.checks_by_id[name]
             why = next((text for node, text in self._collection_errors.items() if _same_file(node, name)), usual)
             error: BaseException = self._stopped or RuntimeError(f"pytest did not run it: {why}")
-            self._write(check, judge(error, in_check=True), None)
+            self._write(check, self.judge(error, in_check=True), None)
 
     # -- names ---------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab.errors import (
     Blame,
@@ -80,6 +80,20 @@ def judge(error: BaseException, *, in_check: bool) -> Judgement:
         return Judgement(Outcome.FAILED, Blame.PRODUCT, reason)
     # Any other exception is a bug of the check, and that is never the product's fault.
     return Judgement(Outcome.BROKEN, Blame.SUITE, readable(f"{kind}: {error}"))
+
+
+def judge_on_emulated_virtualisation(error: BaseException, *, in_check: bool) -> Judgement:
+    """As `judge`, where the processor's extension for virtual machines is itself emulated.
+
+    QEMU's emulation of it has lost guests by itself: triple faults with the host's state in the guest. A guest that is
+    lost there proves nothing about the product.
+    """
+    judgement = judge(error, in_check=in_check)
+    lost = judgement.stops_cell or isinstance(error, GuestRebooted)
+    if judgement.outcome is not Outcome.FAILED or not lost:
+        return judgement
+    reason = readable(f"lost on emulated virtualisation, which loses guests by itself: {judgement.reason}")
+    return replace(judgement, outcome=Outcome.BROKEN, blame=Blame.LAB, reason=reason)
 
 
 def _judge_lab_error(error: LabError, reason: str, *, in_check: bool) -> Judgement:

@@ -28,6 +28,8 @@ SuiteName = Literal["smoke", "conformance", "performance"]
 Glob = Annotated[str, Field(min_length=1, max_length=300)]
 Reason = Annotated[str, Field(min_length=1, pattern=r"\S")]
 
+_PATIENCE_EMULATED = 3.0
+
 
 # ---------------------------------------------------------------------------------------------------------
 # Guests
@@ -157,6 +159,13 @@ class Host:
     cells_at_once: int | None = None
     memory_mib: int | None = None  # that the lab's guests may take together
     insecure: tuple[str, ...] = ()  # safeguards that this host's entry switches off, for the report
+
+    def boot_limit_s(self, entry: GuestEntry) -> float:
+        """How long that guest may take on this host until its SSH server answers, in seconds.
+
+        On a hypervisor that is itself emulated each step of a guest costs several steps of the emulator.
+        """
+        return entry.boot_timeout_s * (_PATIENCE_EMULATED if self.realness is Realness.EMULATED else 1.0)
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -140,6 +140,11 @@ class CellSession:
         return max(self.host.realness, self.host_facts.realness, key=order.index)
 
     @property
+    def emulates_virtualisation(self) -> bool:
+        """Whether the guest runs by an extension of the processor that is itself emulated; a PV domain needs none."""
+        return self.realness is Realness.EMULATED and self.inventory.profile_of(self.cell).chipset != "xenpv"
+
+    @property
     def image(self) -> Image:
         if self._image is None:
             with self._phase("image"):
@@ -253,7 +258,7 @@ class CellSession:
                     self.entry.channel.port,
                     self._guest_maker(machine),
                     self._login(identity),
-                    timeout_s=self.entry.boot_timeout_s,
+                    timeout_s=self.host.boot_limit_s(self.entry),
                 )
             if save_with is not None:
                 self._save(save_with, guest, identity)

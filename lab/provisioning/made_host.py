@@ -107,7 +107,7 @@ class MadeHost:
         self.emulator.require_alive()
 
     def forward(self, address: str, port: int, *, here: int = 0) -> Endpoint:
-        """A port of 127.0.0.1 that leads to that address, `here` unless 0. Raises `HypervisorRefused`, `MachineVanished`."""
+        """A port of 127.0.0.1 that leads there; `here` unless 0. Raises `HypervisorRefused`, `MachineVanished`."""
         if address not in (*GUEST_ADDRESSES, qemu.HOST_ADDRESS) or not 0 < port < 1 << 16:
             raise HypervisorRefused(f"{address}:{port} is not of the bridge of a host that the lab makes")
         with self.emulator.monitor() as monitor:

@@ -164,7 +164,8 @@ def _start(at: Spot, it: Found) -> None:
     make = guest_maker(at.cell, entry.family, it.hypervisor, it.machine, it.document.port)
     it.machine.start()
     login = SshLogin(it.document.user, keys.client_key().private, it.document.host_key)
-    log_in(it.machine, it.document.port, make, login, timeout_s=entry.boot_timeout_s).close()
+    limit_s = at.inventory.hosts[at.cell.host].boot_limit_s(entry)
+    log_in(it.machine, it.document.port, make, login, timeout_s=limit_s).close()
 
 
 def _destroy(at: Spot) -> bool:

@@ -139,8 +139,8 @@ class Run:
         )
 
     def _limit_s(self, work: CellWork) -> float:
-        entry = self.inventory.guests[work.cell.guest]
-        return BRING_UPS * (entry.boot_timeout_s + 120.0) + 1800.0 + CHECK_LIMIT_S * len(work.checks)
+        limit_s = self.inventory.hosts[work.cell.host].boot_limit_s(self.inventory.guests[work.cell.guest])
+        return BRING_UPS * (limit_s + 120.0) + 1800.0 + CHECK_LIMIT_S * len(work.checks)
 
     # -- what happens meanwhile ----------------------------------------------------------------------------
 

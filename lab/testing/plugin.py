@@ -56,7 +56,7 @@ class Given:
             except GuestError:
                 return None
 
-        limit_s = self._session.entry.boot_timeout_s
+        limit_s = self._session.host.boot_limit_s(self._session.entry)
         return waiting.until(attempt, what=f"{machine.name} to answer over SSH", timeout_s=limit_s)
 
     def look_back(self, machine: Machine) -> None:

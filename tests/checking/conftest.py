@@ -89,6 +89,7 @@ class FakeSession:
     )
     is_warm: bool = False
     realness: Realness = Realness.SIMULATED
+    emulates_virtualisation: bool = False
     machine: FakeMachine | None = None
     second: FakeGuest | None = None
     asked: list[bool] = field(default_factory=list)

@@ -118,6 +118,21 @@ def test_a_lost_guest_stops_the_cell(run: Run, fault: str) -> None:
     assert found[1].reason == f"the cell was stopped by: {fault}: lost"
 
 
+@pytest.mark.parametrize("fault", ["GuestUnreachable", "GuestPanicked", "GuestRebooted"])
+def test_a_guest_lost_on_emulated_virtualisation_proves_nothing_about_the_product(
+    run: Run, session: Any, fault: str
+) -> None:
+    session.emulates_virtualisation = True
+    outcome, blame, reason = one(run(body(f"raise {fault}('lost')")))
+    assert (outcome, blame) == (Outcome.BROKEN, Blame.LAB)
+    assert reason == f"lost on emulated virtualisation, which loses guests by itself: {fault}: lost"
+
+
+def test_what_a_guest_does_wrong_on_emulated_virtualisation_is_a_failure(run: Run, session: Any) -> None:
+    session.emulates_virtualisation = True
+    assert one(run(body("assert 1 == 2, 'no'"))) == (Outcome.FAILED, Blame.PRODUCT, "no")
+
+
 @pytest.mark.parametrize(
     "fault", ["CommandTimedOut('a')", "GuestCommandFailed('a')", "HypervisorRefused('a')", "OSError()"]
 )

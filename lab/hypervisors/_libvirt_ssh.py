@@ -42,7 +42,9 @@ def uri(name: str, settings: Settings) -> str:
         _write(known, f"{address} {settings.host_key}\n")
         # libvirt gives its own known hosts to the SSH that is built into it alone (libvirt.org/uri.html);
         # of OpenSSH it takes the name of a program.
-        _write(folder / "ssh", f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', mode=0o700)
+        # More than a kilobyte of complaints libvirt tells as "Value too large", so it gets the end of them.
+        line = f'{{ {shlex.join(words)} "$@" 2>&1 >&3 | tail -c 600 >&2; }} 3>&1'
+        _write(folder / "ssh", f"#!/bin/sh\n{line}\n", mode=0o700)
     except OSError as reason:
         raise process.disk_full_or(reason, f"writing {known}") from reason
     told = {"command": str(folder / "ssh"), "keyfile": settings.private_key, "no_tty": "1"}

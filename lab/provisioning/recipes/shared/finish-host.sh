@@ -23,7 +23,7 @@ host_tree() {
         "$ROOT"/etc/cron.* "$ROOT"/etc/init.d "$ROOT"/etc/rc?.d "$ROOT"/etc/systemd "$ROOT"/lib/systemd \
         "$ROOT"/etc/ssh/ssh_host_* "$ROOT"/etc/pam.d "$ROOT"/etc/apt "$ROOT"/etc/dpkg
     # What a person who looks into a host expects to find; Debian's own programs stay what they are.
-    for applet in free hexdump less nc pgrep pidof ping pkill ps sed grep awk find xargs tar gzip gunzip top vi; do
+    for applet in free hexdump less nc pgrep pidof ping pkill ps sed grep awk find which xargs tar gzip gunzip top vi; do
         chroot "$ROOT" /bin/busybox which "$applet" >/dev/null || ln -s /bin/busybox "$ROOT/usr/bin/$applet"
     done
 }

@@ -27,6 +27,7 @@ from lab.contracts import (
     Realness,
 )
 from lab.errors import GuestPanicked, HypervisorRefused, LabError
+from lab.inventory.models import Host
 from lab.provisioning import bring_up
 
 CELL = Cell("h", "g", "p")
@@ -143,7 +144,7 @@ class Bench:
     def session(self) -> Iterator[bring_up.CellSession]:
         profile = Profile("p", Firmware.BIOS, "pc", "virtio", "virtio", 1, 128)
         inventory: Any = SimpleNamespace(
-            hosts={"h": SimpleNamespace(name="h", driver="fake", settings=None, realness=Realness.REAL)},
+            hosts={"h": Host("h", "fake", None, Realness.REAL)},
             guests={
                 "g": SimpleNamespace(
                     name="g",

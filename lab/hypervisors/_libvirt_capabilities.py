@@ -41,9 +41,17 @@ class Offers:
     has_uefi: bool
 
 
+# A daemon without a cache tries every QEMU that is installed before it answers for the first time.
+_FIRST_ANSWER_S = 240.0
+
+
+def _versions(connection: Any) -> tuple[int, int]:
+    return connection.getLibVersion(), connection.getVersion()
+
+
 def offers(link: Link, wanted: str, *, is_this_machine: bool) -> Offers:
     """Ask. Raises `HostError` when it is too old or has no QEMU for these guests."""
-    library, hypervisor = link.ask("asking for versions", lambda it: (it.getLibVersion(), it.getVersion()))
+    library, hypervisor = link.ask("asking for versions", _versions, limit_s=_FIRST_ANSWER_S)
     version = _version(library)
     if (library // 1_000_000, library // 1000 % 1000) < OLDEST:
         oldest = ".".join(map(str, OLDEST))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -87,7 +88,6 @@ def _writable(value: Value) -> str:
 
 def _etree() -> Any:
     try:
-        from lxml import etree
+        return importlib.import_module("lxml.etree")  # untyped, and only whoever uses this driver has it
     except ImportError as reason:
         raise MissingExtra("the libvirt driver", "libvirt") from reason
-    return etree

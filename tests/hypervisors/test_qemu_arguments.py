@@ -23,7 +23,9 @@ nasty = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 def hardware(
     profile: Profile = PLAIN, *, path: str = "/x/disk", name: str = "one", arguments_: str = "quiet"
 ) -> Hardware:
-    image = Image("i", "sha256:0", Path(path), "raw", Path(path + ".kernel"), Path(path + ".initrd"), kernel_arguments=arguments_)
+    image = Image(
+        "i", "sha256:0", Path(path), "raw", Path(path + ".kernel"), Path(path + ".initrd"), kernel_arguments=arguments_
+    )
     uefi = profile.firmware is Firmware.UEFI
     files = Files(
         root=Path(path),

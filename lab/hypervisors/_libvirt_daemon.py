@@ -11,6 +11,7 @@ import os
 import socket
 import stat
 import subprocess
+import sys
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ _START_S = 60.0
 # Below the home libvirt puts c/libvirt/qemu/channel/target/domain-ID-NAME/org.qemu.guest_agent.0: 107 in all (unix(7)).
 _SHORTEST = 21
 _SHOWN = 1500
+_PARENT = Path(__file__).with_name("_libvirt_parent.py")
 _log = log.get(__name__)
 
 
@@ -84,11 +86,13 @@ class OwnDaemon:
             environment[f"XDG_{variable}"] = str(self._short() / name)
         self._configure()
         # Not 0 inside: libvirt decides by that whether it is the system's daemon or a user's.
-        as_user = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
+        as_user = []
+        if os.geteuid() == 0:
+            as_user = [process.find("unshare", package="util-linux"), "--user", "--map-user=1000", "--map-group=1000"]
         log_file = self.home / "libvirtd.log"
         with log_file.open("wb") as said:
             started = subprocess.Popen(
-                [*as_user, program, "--timeout", str(_IDLE_S)],
+                [sys.executable, "-I", "-S", str(_PARENT), *as_user, program, "--timeout", str(_IDLE_S)],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=said,

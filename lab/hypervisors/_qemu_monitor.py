@@ -101,7 +101,8 @@ def talk(directory: Path) -> Iterator[Monitor]:
         try:
             connection = files.connect(directory, "qmp.sock")
             loop.run_until_complete(asyncio.wait_for(client.connect(connection), _TURN_S))
-        except (QMPError, OSError, EOFError) as reason:
+        except (QMPError, OSError, EOFError, AssertionError) as reason:
+            # AssertionError: qemu.qmp (protocol.py, connect) asserts that QEMU has not hung up since its greeting.
             raise MonitorLost(f"QEMU's monitor in {directory} does not answer: {reason}") from reason
         try:
             yield Monitor(client, loop)

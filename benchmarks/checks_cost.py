@@ -101,6 +101,7 @@ class _Session:
     cell: Cell = bring_up.CELL
     realness: Realness = Realness.REAL
     is_warm: bool = True
+    emulates_virtualisation: bool = False
     machines: tuple[Any, ...] = ()
 
     def __init__(self, guest: Guest, directory: Path) -> None:

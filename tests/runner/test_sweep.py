@@ -1,4 +1,4 @@
-"""One shot of the sweep at each kind of victim, always the same: runs killed at some moment go on as if nothing had happened."""
+"""One shot of the sweep at each kind of victim, always the same: runs killed go on as if nothing had happened."""
 
 from __future__ import annotations
 

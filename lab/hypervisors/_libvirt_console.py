@@ -123,9 +123,18 @@ def _drain(stream: Any, events: int, opaque: object) -> None:
                 return
             if not got:
                 break
-        stream.eventRemoveCallback()
     except sdk.libvirtError as reason:
         _log.debug("console.lost", reason=str(reason)[:200])
+    _unwatch(stream)
+
+
+def _unwatch(stream: Any) -> None:
+    """A stream that ended is readable for ever: it would keep the thread of the events busy."""
+    sdk = _libvirt_sdk.load()
+    try:
+        stream.eventRemoveCallback()
+    except sdk.libvirtError as reason:
+        _log.debug("console.unwatched", reason=str(reason)[:200])
 
 
 def _drop(machine: Machine) -> None:
@@ -134,6 +143,7 @@ def _drop(machine: Machine) -> None:
         stream = place.link.consoles.pop(machine.uuid, None)
         if stream is None:
             continue
+        _unwatch(stream)
         try:
             stream.abort()
         except sdk.libvirtError as reason:

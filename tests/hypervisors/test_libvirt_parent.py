@@ -31,6 +31,10 @@ def orphan_of(parent: subprocess.Popen[str]) -> int:
     return int(parent.stdout.readline())
 
 
+def children_of(parent: subprocess.Popen[str]) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()]
+
+
 def is_gone(pid: int) -> bool:
     """A zombie is not gone."""
     return not Path(f"/proc/{pid}").exists()
@@ -38,7 +42,8 @@ def is_gone(pid: int) -> bool:
 
 def test_what_its_program_left_behind_is_its_child_and_no_zombie_stays(parent: subprocess.Popen[str]) -> None:
     orphan = orphan_of(parent)
-    assert f"\nPPid:\t{parent.pid}\n" in Path(f"/proc/{orphan}/status").read_text()
+    # Until the shell between them has ended it is that one's.
+    waiting.until(lambda: orphan in children_of(parent), what="the orphan to be adopted", timeout_s=60)
 
     os.kill(orphan, signal.SIGKILL)
 
@@ -50,8 +55,7 @@ def test_it_outlives_its_program_and_has_its_exit_status_at_the_end(parent: subp
     assert parent.stdin is not None
     parent.stdin.write("go\n")
     parent.stdin.flush()
-    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
-    waiting.until(lambda: children.read_text().split() == [str(orphan)], what="the program to end", timeout_s=60)
+    waiting.until(lambda: children_of(parent) == [orphan], what="the program to end", timeout_s=60)
 
     os.kill(orphan, signal.SIGKILL)
 
@@ -63,10 +67,6 @@ def test_a_request_to_end_goes_to_its_program(parent: subprocess.Popen[str]) -> 
 
     parent.terminate()
 
-    waiting.until(
-        lambda: Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split() == [str(orphan)],
-        what="the program to end",
-        timeout_s=60,
-    )
+    waiting.until(lambda: children_of(parent) == [orphan], what="the program to end", timeout_s=60)
     os.kill(orphan, signal.SIGKILL)
     assert parent.wait(60) != 0

@@ -15,6 +15,7 @@ import pytest
 from lab import process, waiting
 from lab.contracts import MachineState, Realness
 from lab.errors import HostError, HypervisorRefused, LabBusy, MachineVanished, WaitedTooLong
+from lab.hypervisors import _libvirt_console as console
 from lab.hypervisors import _libvirt_daemon as daemons
 from lab.hypervisors import _libvirt_xml as xml
 from lab.hypervisors._libvirt_accelerator import prove
@@ -176,6 +177,31 @@ def test_what_is_typed_comes_to_the_guest_and_back(make: Make) -> None:
 
     waiting.until(lambda: machine.console().endswith(b"end"), what="the guest to echo", timeout_s=60)
     assert b">one line\n" + b"x" * 3000 + b"end" in machine.console()
+
+
+@pytest.mark.parametrize("ended_by", ["us", "its own", "its daemon"])
+def test_nothing_watches_a_console_that_ended(
+    make: Make, host: LibvirtHost, ended_by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drained: list[int] = []
+    drain = console._drain
+    monkeypatch.setattr(console, "_drain", lambda *words: (drained.append(1), drain(*words)))
+    machine, other = make("echoing"), make("idle", name="two")
+    machine.start()
+    machine.type_on_console(b"x")
+
+    if ended_by == "us":
+        machine.destroy()
+    elif ended_by == "its own":
+        os.kill(_qemu_of(machine), signal.SIGKILL)
+    else:
+        own.end(daemons.daemons_of(own.HOST)[0], kill=True)
+
+    # Another machine's events come through the same thread: so it has come by the end of this one meanwhile.
+    for _ in range(5):
+        other.start()
+        other.stop(force=True)
+    assert len(drained) < 20
 
 
 def test_a_machine_that_slept_goes_on(make: Make) -> None:

@@ -6,11 +6,11 @@ import itertools
 import json
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -320,7 +320,7 @@ def test_a_dom0_that_was_late_is_told_the_time_again(
     host: made_host.MadeHost, dom0: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = iter([1000.0, 1016.0, 1017.0, 1017.5])
-    monkeypatch.setattr(time, "time", lambda: next(now))
+    monkeypatch.setattr(made_host, "time", SimpleNamespace(time=lambda: next(now)))
 
     host.wake()
 
@@ -331,7 +331,7 @@ def test_a_dom0_that_is_always_late_is_not_used(
     host: made_host.MadeHost, dom0: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = itertools.count(1000.0, 16.0)
-    monkeypatch.setattr(time, "time", lambda: next(now))
+    monkeypatch.setattr(made_host, "time", SimpleNamespace(time=lambda: next(now)))
 
     with pytest.raises(LabBusy, match="cannot be set: its dom0 takes 16 s"):
         host.wake()

@@ -27,12 +27,15 @@ truncate -s "$5" "$3"
 xl block-attach "$2" "$4" </dev/null || { rm -f "$3"; exit 1; }
 echo "$7" >"$1/plugged/disk-$6"
 """
+# Here xl takes each key of a card as a word of its own, and ignores what follows a comma (tools/xl/xl_nic.c).
 _ATTACH_NIC = """# attach a card
 set -eu
 umask 077
-mkdir -p "$1/plugged"
-xl network-attach "$2" "$3" </dev/null
-echo "$5" >"$1/plugged/nic-$4"
+folder=$1 domain=$2 name=$3 line=$4
+shift 4
+mkdir -p "$folder/plugged"
+xl network-attach "$domain" "$@" </dev/null
+echo "$line" >"$folder/plugged/nic-$name"
 """
 _RESIZE = """# let a disk grow
 set -eu
@@ -70,8 +73,9 @@ def attach_nic(machine: Machine, name: str, mac: str, *, network: str = "") -> N
     bridge = plugged.bridge_of(machine.mark.spec.owner.run, network) if network else machine.link.dom0.bridge
     card = Devices(cards=((name, mac.lower(), bridge),))
     plugged.make_bridges(machine.link, card)
-    words = (machine.folder.path, str(domain), Nic(mac.lower(), bridge).word(), name, f"{mac.lower()} {bridge}")
-    result = machine.link.sh(_ATTACH_NIC, *words, timeout_s=_PLUG_S)
+    words = (machine.folder.path, str(domain), name, f"{mac.lower()} {bridge}")
+    keys = Nic(mac.lower(), bridge).word().split(",")
+    result = machine.link.sh(_ATTACH_NIC, *words, *keys, timeout_s=_PLUG_S)
     if result.status != 0:
         plugged.leave_bridges(machine.link, card.bridges())
         raise power.refused(machine, "network-attach", said(result))

@@ -32,6 +32,7 @@ IN_EVERY_RUN = (
     "test_the_console_holds_what_the_guest_writes_there",
     "test_a_restored_machine_forgets_what_came_after",
     "test_a_disk_comes_and_goes",
+    "test_two_guests_meet_on_a_network_and_not_on_another",
     "test_a_guest_that_powers_off_by_itself_is_stopped",
 )
 PVH = replace(HARDWARE, name="xen-pvh", chipset="xenpvh", memory_mib=128)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -208,6 +209,14 @@ def test_what_was_plugged_is_there_after_a_power_cut(fake: FakeDom0, machine: Xe
     for attempt in gone:
         with pytest.raises(HypervisorRefused, match=r"one has no (disk|nic) '(more|card)' that was attached"):
             attempt()
+
+
+def test_a_card_joins_the_bridge_of_its_network(fake: FakeDom0, machine: XenMachine) -> None:
+    machine.start()
+
+    machine.attach_shared_nic("card", "52:54:00:c0:ff:ee", "quiet")
+
+    assert re.fullmatch(r"mac=52:54:00:c0:ff:ee,bridge=lab[0-9a-f]{12}", fake.domains()["lab-one"]["cards"][-1])
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "x" * 21, "a\nb"])

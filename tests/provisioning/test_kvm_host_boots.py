@@ -38,7 +38,9 @@ def test_it_offers_kvm_and_says_that_its_processor_is_emulated(hypervisor: Hyper
 
 
 def test_a_guest_runs_under_kvm_and_calculates_right(hypervisor: Hypervisor) -> None:
-    found = kvm_soak.in_a_guest(hypervisor)
+    found: dict[str, object] = {}
+
+    kvm_soak.in_a_guest(hypervisor, found)
 
     assert (found["wrong"], found["right"]) == ("", 3 * kvm_soak.TIMES)
     assert not hypervisor.machines()

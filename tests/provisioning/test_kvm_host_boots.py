@@ -1,6 +1,7 @@
 """A KVM host for real: restored from the frozen copy, which is made when there is none; a guest of libvirt's in it.
 
-KVM on emulated virtualisation has hung while it started, so these run where INTEROP_LAB_KVM_HOST is set.
+KVM on emulated virtualisation is slow, and too few rounds of its soak were done, so these run where
+INTEROP_LAB_KVM_HOST is set.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from lab.provisioning import hosts
 
 pytestmark = [
     pytest.mark.minutes,
+    # Freezing a host, or a guest's boot, may take minutes on a busy machine; cut off, that looks like a hang.
+    pytest.mark.timeout(1500),
     pytest.mark.skipif(
         not os.environ.get("INTEROP_LAB_KVM_HOST"), reason="not trusted yet: set INTEROP_LAB_KVM_HOST to try it"
     ),

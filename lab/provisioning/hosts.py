@@ -148,6 +148,14 @@ def state_of(host: Host) -> str:
     return "its frozen copy is there, and is restored in seconds"
 
 
+def doubt_about(host: Host) -> str:
+    """Why the results of a host that the lab makes are not to be relied on yet; empty when they are."""
+    from lab.provisioning import made_kinds
+
+    recipe = made_from(host)
+    return made_kinds.named(recipe).doubt if recipe else ""
+
+
 # ---------------------------------------------------------------------------------------------------------
 # One host for several processes
 

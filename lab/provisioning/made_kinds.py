@@ -32,6 +32,7 @@ class Kind:
     boot_words: Callable[[Image], list[str]]  # of QEMU; raises `HostError` for an image that is no such host
     proof: str = ""  # a line that must have come before; empty: being ready is the proof
     proved: str = ""  # what that line proves, as a sentence
+    doubt: str = ""  # why its results are not to be relied on yet; empty: they are
 
 
 def of(image: Image) -> Kind:
@@ -81,6 +82,7 @@ KINDS = {
             _kvm_words,
             "interop-lab: proved by a guest: Hypervisor detected: KVM",
             "before the host was frozen, a guest booted in it under -accel kvm and said: Hypervisor detected: KVM",
+            doubt="KVM there is not proved to be stable: see benchmarks/kvm_soak.jsonl and decision 31",
         ),
     )
 }

@@ -168,6 +168,10 @@ def _made_host(subject: str, host: Host) -> Finding:
     if problem is not None:
         remedy = f"{problem.hint}; its cells are left out of the plan" if problem.hint else "its cells are left out"
         return Finding(subject, Health.POOR, problem.what, remedy)
+    doubt = hosts.doubt_about(host)
+    if doubt:
+        remedy = "take what its guests show as a hint, or leave it out with --exclude"
+        return Finding(subject, Health.POOR, f"can be made here: {hosts.state_of(host)}; {doubt}", remedy)
     return Finding(subject, Health.GOOD, f"can be made here: {hosts.state_of(host)}")
 
 

@@ -267,3 +267,8 @@ def test_a_host_that_somebody_set_up_lacks_nothing(driver: Driver, empty: None) 
 
 def test_what_making_a_host_will_take_is_told(driver: Driver, empty: None) -> None:
     assert hosts.state_of(a_host()) == "its image is built first, which takes minutes, once"
+
+
+def test_only_the_host_that_was_not_soaked_enough_is_doubted(driver: Driver) -> None:
+    assert hosts.doubt_about(a_host("kvm-host")).startswith("KVM there is not proved to be stable")
+    assert (hosts.doubt_about(a_host("xen-host")), hosts.doubt_about(a_host(""))) == ("", "")

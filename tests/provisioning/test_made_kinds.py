@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from lab.contracts import Image
 from lab.errors import HostError
 from lab.hypervisors import _qemu_memory, _qemu_power
 from lab.hypervisors._qemu_host import TCG_CPU
-from lab.provisioning import made_frozen, made_kinds, made_qemu, recipes
+from lab.provisioning import hosts, made_frozen, made_kinds, made_qemu, recipes
 
 IMAGE = Image(
     name="kvm-host",
@@ -115,10 +116,26 @@ def test_a_host_in_which_no_guest_ran_is_not_frozen(emulator: type[FakeEmulator]
 
 
 def test_a_soak_sees_a_wrong_hash_a_lost_one_and_another_hypervisor() -> None:
-    right = f"{kvm_soak.expected()}  -\n"
-    good = f"{kvm_soak.DETECTED}\n" + right * 3 * kvm_soak.TIMES
+    right, wanted = f"{kvm_soak.expected()}  -\n", 3 * kvm_soak.TIMES
+    good = f"{kvm_soak.DETECTED}\n" + right * wanted
 
-    assert kvm_soak.judge(good) == (3 * kvm_soak.TIMES, "")
-    assert kvm_soak.judge(good.replace(right, "0" * 64 + "  -\n", 1))[1] == "29 of 30 hashes are right, 30 came"
-    assert kvm_soak.judge(good.removesuffix(right))[1] == "29 of 30 hashes are right, 29 came"
+    short = f"{wanted - 1} of {wanted} hashes are right"
+
+    assert kvm_soak.judge(good) == (wanted, "")
+    assert kvm_soak.judge(good.replace(right, "0" * 64 + "  -\n", 1))[1] == f"{short}, {wanted} came"
+    assert kvm_soak.judge(good.removesuffix(right))[1] == f"{short}, {wanted - 1} came"
     assert "not 'Hypervisor detected: KVM'" in kvm_soak.judge(good.replace("KVM", "Xen PV"))[1]
+
+
+def test_a_soak_counts_a_round_that_is_ended_from_outside_and_begins_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(host: object) -> object:
+        raise SystemExit(1)
+
+    monkeypatch.setattr(kvm_soak, "RESULTS", tmp_path / "soak.jsonl")
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(hosts, "connect", ended)
+
+    assert kvm_soak.main(["--times", "20"]) == 1
+    assert [entry["wrong"] for entry in kvm_soak.done()] == [kvm_soak.ENDED]

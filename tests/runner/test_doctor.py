@@ -4,11 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from lab.errors import ExitCode, HostError
 from lab.hypervisors import _uml_network, uml
+from lab.inventory.models import Inventory
+from lab.provisioning import hosts
 from lab.runner import doctor
 from lab.runner.doctor import Finding, Health
 
@@ -109,3 +112,17 @@ def test_a_machine_that_does_not_let_us_make_namespaces_says_what_to_change(monk
     assert ended.stdout == (
         f"this machine does not let us make user namespaces: Invalid argument\n{_uml_network.REMEDY}\n"
     )
+
+
+def test_a_made_host_whose_hypervisor_is_doubted_is_not_shown_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    kvm = SimpleNamespace(name="kvm-local")
+    monkeypatch.setattr(hosts, "made_from", lambda host: "kvm-host")
+    monkeypatch.setattr(hosts, "is_there", lambda host: False)
+    monkeypatch.setattr(hosts, "lacks", lambda host: None)
+    monkeypatch.setattr(hosts, "state_of", lambda host: "its frozen copy is there")
+
+    inventory = cast(Inventory, SimpleNamespace(hosts={"kvm-local": kvm}, guests={}))
+    found = find(doctor.examine(inventory), "host kvm-local")
+
+    assert found.health is Health.POOR
+    assert found.found.startswith("can be made here: its frozen copy is there; KVM there is not proved to be stable")

@@ -71,6 +71,7 @@ KINDS = {
     kind.recipe: kind
     for kind in (
         Kind("xen-host", "Xen host", TCG_CPU, "xenbr0", "interop-lab: dom0 ready", _xen_words),
+        Kind("xen-host-hvm", "Xen host", TCG_CPU, "xenbr0", "interop-lab: dom0 ready", _xen_words),
         Kind(
             "kvm-host",
             "KVM host",

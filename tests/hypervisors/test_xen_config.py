@@ -136,10 +136,11 @@ def test_no_slot_becomes_another_word_of_a_disk(vdev: str) -> None:
 def test_no_card_has_more_words_than_two(mac: str, bridge: str) -> None:
     for one, other in ((mac, "xenbr0"), ("00:16:3e:00:00:01", bridge)):
         try:
-            word = Nic(one, other).word()
+            word = Nic(one, other).word(Kind.PV)
         except HypervisorRefused:
             continue
         assert word.split(",") == [f"mac={one}", f"bridge={other}"]
+        assert Nic(one, other).word(Kind.HVM) == f"{word},type=vif"
 
 
 @given(st.dictionaries(HOSTILE, HOSTILE | st.integers() | st.lists(HOSTILE, max_size=3), max_size=4))

@@ -42,7 +42,7 @@ def of(image: Image) -> Kind:
 def named(recipe: str) -> Kind:
     """The kind of host whose image comes from that recipe. Raises `HostError` when there is none."""
     if recipe not in KINDS:
-        raise HostError(f"the image {recipe} is no host", hint=f"hosts are made from {' and '.join(KINDS)}")
+        raise HostError(f"the image {recipe} is no host", hint=f"hosts are made from {', '.join(KINDS)}")
     return KINDS[recipe]
 
 

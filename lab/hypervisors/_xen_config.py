@@ -20,7 +20,7 @@ _KEY = re.compile(r"[a-z][a-z0-9_]*")
 _TEXT = re.compile(r"[ !#-\[\]-~]*")
 # A comma or an equals sign would begin another word of a disk or a card; a leading dash an option of a hotplug script.
 _PATH = re.compile(r"/[A-Za-z0-9._/+-]{0,400}")
-_VDEV = re.compile(r"xvd[a-p]|hda")
+_VDEV = re.compile(r"xvd[a-p]")
 _MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
 _BRIDGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")  # IFNAMSIZ is 16 with its NUL
 _LARGEST_NUMBER = 1 << 31
@@ -42,7 +42,7 @@ class Disk:
     """One virtual block device on a raw file or block device of the dom0."""
 
     target: str  # absolute path in the dom0
-    vdev: str  # "xvda"; "hda" where a BIOS is to read it: an emulated disk, until the guest takes it over as xvda
+    vdev: str  # "xvda"; in an HVM domain the first four are emulated too, until the guest drives Xen's own
     writable: bool = True
 
     def word(self) -> str:

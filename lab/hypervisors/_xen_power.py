@@ -207,11 +207,10 @@ def configuration(machine: Machine, devices: plugged.Devices = plugged.NONE) -> 
     dom0, profile, image = machine.link.dom0, spec.profile, spec.image
     kernel, ramdisk = images.boot_files(folder.root, image, machine.kind)
     full = _full_hardware(machine)
-    # SeaBIOS reads no disk of Xen's own, OVMF does. The guest knows an emulated hda by the name xvda too.
-    emulated = full is not None and not kernel and not full.ovmf
-    attached = [Disk(disks.root_of(folder, mark.uuid, overlay=mark.overlay), "hda" if emulated else "xvda")]
+    attached = [Disk(disks.root_of(folder, mark.uuid, overlay=mark.overlay), "xvda")]
     if spec.seed is not None:
-        attached.append(Disk(folder.file("seed.raw"), "xvdb", writable=False))
+        # xen-vbd-interface(7): the first four disks are emulated too, and the device model takes no read-only one.
+        attached.append(Disk(folder.file("seed.raw"), "xvdb" if full is None else plugged.LAST, writable=False))
     if spec.data_disk_mib:
         attached.append(Disk(folder.file("data.raw"), "xvdc"))
     words = ["root=/dev/xvda", "rw", *(["console=tty0"] if full is not None else []), "console=hvc0"]

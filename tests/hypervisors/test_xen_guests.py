@@ -133,8 +133,8 @@ class TestHvm(XenFixtures, _part(HypervisorContract, *OF_HVM)):  # type: ignore[
     def test_disk_and_card_are_xens_own_and_nothing_is_doubled(self, booted: Booted) -> None:
         assert booted.sh("cat /sys/hypervisor/guest_type").strip() == "HVM"
         drivers = "cd /sys/bus/xen/drivers && ls -d vbd/vbd-* vif/vif-*"
-        assert booted.sh(drivers).split() == ["vbd/vbd-51712", "vbd/vbd-51728", "vbd/vbd-51744", "vif/vif-0"]
-        assert booted.sh("ls /sys/block | grep -v -e loop -e ram").split() == ["xvda", "xvdb", "xvdc"]
+        assert booted.sh(drivers).split() == ["vbd/vbd-51712", "vbd/vbd-51744", "vbd/vbd-51952", "vif/vif-0"]
+        assert booted.sh("ls /sys/block | grep -v -e loop -e ram").split() == ["xvda", "xvdc", "xvdp"]
         assert booted.sh("ls /sys/class/net | grep -v -e '^lo$'").split() == ["eth0"]
 
     def test_the_display_shows_what_the_kernel_writes_there(self, booted: Booted) -> None:

@@ -13,12 +13,11 @@ from pathlib import Path
 from filelock import FileLock
 
 from lab import locations, log, process
-from lab.contracts import Image, Realness
+from lab.contracts import Image
 from lab.errors import HostError, HypervisorRefused, ImageError
 from lab.hypervisors import _xen_kernel as kernels
 from lab.hypervisors import _xen_store as store
 from lab.hypervisors._xen_config import Kind
-from lab.hypervisors._xen_dom0 import Dom0
 from lab.hypervisors._xen_link import Link, said
 
 _PIECE = 16 << 20
@@ -52,19 +51,11 @@ class InDom0:
     ramdisk: str
 
 
-def takes_plain(dom0: Dom0, kind: Kind) -> bool:
-    """Whether the kernel goes to the dom0 as plain ELF.
-
-    Xen itself builds a domain from that. A device model loads it since QEMU 4.0 (by its PVH entry), and what a boot
-    loader takes always; but that goes through an I/O port byte by byte, which takes minutes where it is emulated.
-    """
-    return kind is not Kind.HVM or dom0.realness is not Realness.REAL
-
-
-def boot_files(dom0: Dom0, root: str, image: Image, kind: Kind) -> tuple[str, str]:
+def boot_files(root: str, image: Image, kind: Kind) -> tuple[str, str]:
     """Where kernel and RAM disk are in the dom0; empty what the image has not."""
     folder = f"{root}/images/{image.digest.partition(':')[2]}"
-    kernel = "kernel" if takes_plain(dom0, kind) else "bzimage"
+    # Xen itself builds a domain from the plain ELF file; a device model loads what a boot loader does.
+    kernel = "bzimage" if kind is Kind.HVM else "kernel"
     return f"{folder}/{kernel}" if image.kernel else "", f"{folder}/ramdisk" if image.initrd else ""
 
 
@@ -80,8 +71,8 @@ def require(image: Image) -> None:
 def bring(link: Link, root: str, image: Image, kind: Kind) -> InDom0:
     """Bring what is not there yet. Raises `ImageError`, `HostError`, `HypervisorRefused`."""
     require(image)
-    kernel, ramdisk = boot_files(link.dom0, root, image, kind)
-    plain = image.kernel is not None and takes_plain(link.dom0, kind)
+    kernel, ramdisk = boot_files(root, image, kind)
+    plain = image.kernel is not None and kind is not Kind.HVM
     wanted = {kernel: _kernel_of(image) if plain else image.kernel, ramdisk: image.initrd}
     disk = f"{root}/images/{image.digest.partition(':')[2]}/disk.raw"
     maker = link.dom0.maker

@@ -98,15 +98,14 @@ class XenMachine:
 
     def reproduce(self) -> str:
         """The files and the xl.cfg that make it, for somebody in the dom0."""
-        image, folder, dom0 = self.spec.image, self._machine.folder, self._machine.link.dom0
-        kernel, ramdisk = images.boot_files(dom0, folder.root, image, self._machine.kind)
+        image, folder = self.spec.image, self._machine.folder
+        kernel, ramdisk = images.boot_files(folder.root, image, self._machine.kind)
         lines = [
             "# in the dom0, as root; the files of the image come from the machine of the lab:",
             f"#   {image.disk} -> {folder.file('root.raw')} (raw)",
         ]
         if image.kernel is not None:
-            plain = images.takes_plain(dom0, self._machine.kind)
-            how = " (the lab takes the ELF file out of it)" if plain else ""
+            how = "" if self._machine.kind is Kind.HVM else " (the lab takes the ELF file out of it)"
             lines.append(f"#   {image.kernel} -> {kernel}{how}")
         if image.initrd is not None:
             lines.append(f"#   {image.initrd} -> {ramdisk}")

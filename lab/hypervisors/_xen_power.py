@@ -205,7 +205,7 @@ def configuration(machine: Machine, devices: plugged.Devices = plugged.NONE) -> 
     """The machine's xl.cfg. Raises `HypervisorRefused` when a value cannot be written into it."""
     mark, folder, spec = machine.mark, machine.folder, machine.mark.spec
     dom0, profile, image = machine.link.dom0, spec.profile, spec.image
-    kernel, ramdisk = images.boot_files(dom0, folder.root, image, machine.kind)
+    kernel, ramdisk = images.boot_files(folder.root, image, machine.kind)
     full = _full_hardware(machine)
     attached = [Disk(disks.root_of(folder, mark.uuid, overlay=mark.overlay), "xvda")]
     if spec.seed is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from lab.contracts import Capability, Firmware, MachineSpec, Realness
+from lab.contracts import Capability, Firmware, MachineSpec
 from lab.errors import HypervisorRefused, NotSupported
 from lab.hypervisors import _xen_device_model, _xen_host, _xen_toolstack, xen
 from lab.hypervisors._xen_config import Disk, FullHardware, Kind, text
@@ -161,23 +161,15 @@ def test_no_path_becomes_another_option_of_the_device_model(path: str) -> None:
 # What a host makes
 
 
-def test_an_hvm_machine_boots_its_kernel_by_the_bios(fake: FakeDom0, host: XenHost) -> None:
+def test_an_hvm_machine_boots_its_packed_kernel_by_the_bios(fake: FakeDom0, host: XenHost) -> None:
     keys = started(fake, host, fake.hardware(chipset="xenhvm", firmware=Firmware.BIOS))
 
     assert (keys["type"], keys["firmware"], keys["tsc_mode"]) == ("hvm", "seabios", "native")
-    assert Path(keys["kernel"]).name == "kernel"
+    assert Path(keys["kernel"]).name == "bzimage"
+    assert Path(keys["kernel"]).read_bytes() == fake.spec().image.kernel.read_bytes()  # type: ignore[union-attr]
     assert keys["extra"].startswith("root=/dev/xvda rw console=tty0 console=hvc0 ")
     assert [word.partition("vdev=")[2].partition(",")[0] for word in keys["disk"]] == ["xvda", "xvdp", "xvdc"]
     assert all(card.endswith(",type=vif") for card in keys["vif"])
-
-
-def test_a_real_host_boots_the_kernel_as_boot_loaders_do(fake: FakeDom0, host: XenHost) -> None:
-    with fake.host(like=replace(fake.dom0, realness=Realness.REAL)) as real:
-        keys = started(fake, real, replace(fake.spec(), profile=HVM))
-
-    assert Path(keys["kernel"]).name == "bzimage"
-    assert Path(keys["kernel"]).read_bytes() == fake.spec().image.kernel.read_bytes()  # type: ignore[union-attr]
-    assert "tsc_mode" not in keys
 
 
 @pytest.mark.parametrize(("hardware", "firmware"), [(HVM, "seabios"), (UEFI, "ovmf")])
@@ -215,10 +207,7 @@ def test_the_console_begins_with_what_came_out_of_the_serial_port(fake: FakeDom0
 
 
 def test_reproducing_names_the_kernel_as_it_is(fake: FakeDom0, host: XenHost) -> None:
-    with (
-        fake.host(like=replace(fake.dom0, realness=Realness.REAL)) as real,
-        made(real, replace(fake.spec(), profile=HVM)) as machine,
-    ):
+    with made(host, replace(fake.spec(), profile=HVM)) as machine:
         said = machine.reproduce()
 
     assert "/bzimage\n" in said

@@ -54,7 +54,8 @@ class InDom0:
 def boot_files(root: str, image: Image, kind: Kind) -> tuple[str, str]:
     """Where kernel and RAM disk are in the dom0; empty what the image has not."""
     folder = f"{root}/images/{image.digest.partition(':')[2]}"
-    # Xen itself builds a domain from the plain ELF file; a device model loads what a boot loader does.
+    # Xen itself builds a domain from the plain ELF file. A device model loads what a boot loader does, no other:
+    # QEMU's machine xenfv has no PVH entry, and says of an ELF file that the kernel is too old.
     kernel = "bzimage" if kind is Kind.HVM else "kernel"
     return f"{folder}/{kernel}" if image.kernel else "", f"{folder}/ramdisk" if image.initrd else ""
 

@@ -127,7 +127,7 @@ class TestHvm(XenFixtures, _part(HypervisorContract, *OF_HVM)):  # type: ignore[
     """Guests with a whole PC around them, which Xen's build of QEMU emulates in the dom0."""
 
     hardware: Profile = HVM
-    boot_timeout_s = 600.0
+    boot_timeout_s = 900.0  # the BIOS takes the kernel byte by byte from the device model
     recipe = "xen-host-hvm"
 
     def test_disk_and_card_are_xens_own_and_nothing_is_doubled(self, booted: Booted) -> None:

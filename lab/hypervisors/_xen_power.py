@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from lab import log, waiting
-from lab.contracts import Firmware, MachineSpec, MachineState
+from lab.contracts import Firmware, MachineSpec, MachineState, Realness
 from lab.errors import HostError, HypervisorRefused, LabBusy, LabError, MachineVanished
 from lab.hypervisors import _xen_disks as disks
 from lab.hypervisors import _xen_domains as domains
@@ -213,7 +213,9 @@ def configuration(machine: Machine, devices: plugged.Devices = plugged.NONE) -> 
         attached.append(Disk(folder.file("seed.raw"), "xvdb" if full is None else plugged.LAST, writable=False))
     if spec.data_disk_mib:
         attached.append(Disk(folder.file("data.raw"), "xvdc"))
-    words = ["root=/dev/xvda", "rw", *(["console=tty0"] if full is not None else []), "console=hvc0"]
+    # Where the processor is emulated, each line that scrolls over an emulated display takes a second.
+    display = ["console=tty0"] if full is not None and dom0.realness is Realness.REAL else []
+    words = ["root=/dev/xvda", "rw", *display, "console=hvc0"]
     if mark.address:
         words.append(f"lab.ip={mark.address}/{dom0.guest_prefix},{dom0.gateway}")
     return text(
@@ -230,7 +232,7 @@ def configuration(machine: Machine, devices: plugged.Devices = plugged.NONE) -> 
             kernel=kernel,
             ramdisk=ramdisk,
             arguments=" ".join([*words, *image.kernel_arguments.split()]),
-            native_tsc=machine.kind is not Kind.PV and dom0.realness != "real",
+            native_tsc=machine.kind is not Kind.PV and dom0.realness is not Realness.REAL,
             full=full,
         ),
         knows_type=machine.toolstack.can(Can.TYPE_KEY),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from lab.contracts import Capability, Firmware, MachineSpec
+from lab.contracts import Capability, Firmware, MachineSpec, Realness
 from lab.errors import HypervisorRefused, NotSupported
 from lab.hypervisors import _xen_device_model, _xen_host, _xen_toolstack, xen
 from lab.hypervisors._xen_config import Disk, FullHardware, Kind, text
@@ -167,9 +167,17 @@ def test_an_hvm_machine_boots_its_packed_kernel_by_the_bios(fake: FakeDom0, host
     assert (keys["type"], keys["firmware"], keys["tsc_mode"]) == ("hvm", "seabios", "native")
     assert Path(keys["kernel"]).name == "bzimage"
     assert Path(keys["kernel"]).read_bytes() == fake.spec().image.kernel.read_bytes()  # type: ignore[union-attr]
-    assert keys["extra"].startswith("root=/dev/xvda rw console=tty0 console=hvc0 ")
+    assert keys["extra"].startswith("root=/dev/xvda rw console=hvc0 ")
     assert [word.partition("vdev=")[2].partition(",")[0] for word in keys["disk"]] == ["xvda", "xvdp", "xvdc"]
     assert all(card.endswith(",type=vif") for card in keys["vif"])
+
+
+def test_a_real_host_shows_the_boot_on_the_display_and_asks_its_clock(fake: FakeDom0, host: XenHost) -> None:
+    with fake.host(like=replace(fake.dom0, realness=Realness.REAL)) as real:
+        keys = started(fake, real, replace(fake.spec(), profile=HVM))
+
+    assert keys["extra"].startswith("root=/dev/xvda rw console=tty0 console=hvc0 ")
+    assert "tsc_mode" not in keys
 
 
 @pytest.mark.parametrize(("hardware", "firmware"), [(HVM, "seabios"), (UEFI, "ovmf")])

@@ -122,6 +122,7 @@ class TestPvh(XenFixtures, HypervisorContract):
     hardware: Profile = PVH
 
 
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not WHOLE, reason="HVM under emulation takes minutes: set INTEROP_LAB_WHOLE_CONTRACT")
 class TestHvm(XenFixtures, _part(HypervisorContract, *OF_HVM)):  # type: ignore[misc]
     """Guests with a whole PC around them, which Xen's build of QEMU emulates in the dom0."""

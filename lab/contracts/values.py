@@ -107,7 +107,7 @@ class Profile:
 
     name: str
     firmware: Firmware
-    chipset: str  # "pc", "q35", "microvm", "none", "xenpv", "xenpvh"
+    chipset: str  # "pc", "q35", "microvm", "none", "xenpv", "xenpvh", "xenhvm"
     disk: str  # model of the root disk: "virtio", "sata", "nvme", "pvscsi", "ubd", "xen"
     nic: str  # model of the network card: "virtio", "e1000e", "vmxnet3", "vector", "xen"
     vcpus: int

@@ -1,16 +1,15 @@
 """What a QEMU machine's display shows, as PNG.
 
-QEMU before 7.1 writes PPM alone, so that is what we ask for and turn into PNG (PNG 1.2, W3C REC-PNG).
+QEMU before 7.1 writes PPM alone, so that is what we ask for and turn into PNG.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import struct
-import zlib
 
 from lab.errors import HypervisorRefused
+from lab.hypervisors import _picture
 from lab.hypervisors import _qemu_power as power
 from lab.hypervisors._qemu_store import Directory
 
@@ -40,11 +39,4 @@ def png(ppm: bytes) -> bytes:
     pixels, line = ppm[header.end() :], width * 3
     if len(pixels) < line * height:
         raise HypervisorRefused(f"QEMU's screen dump of {width} x {height} ends too early")
-    # Each line begins with its filter; 0 is none.
-    rows = b"".join(b"\0" + pixels[start : start + line] for start in range(0, line * height, line))
-    shape = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", shape) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return _picture.png(width, height, pixels)

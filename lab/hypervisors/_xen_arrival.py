@@ -88,7 +88,7 @@ def prepare(machine: Machine, peer: Site) -> Machine:
     mark, spec = machine.mark, machine.mark.spec
     folder = store.folder_of(peer.folder, spec.name, peer.logs)
     found = power.look(machine)
-    parts = images.bring(peer.link, peer.folder, spec.image)
+    parts = images.bring(peer.link, peer.folder, spec.image, machine.kind)
     try:
         claimed = store.claim(peer.link, folder, replace(mark, address=""), (mark.address,) if mark.address else ())
     except LabBusy as reason:

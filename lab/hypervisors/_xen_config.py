@@ -31,6 +31,10 @@ class Kind(StrEnum):
 
     PV = "pv"
     PVH = "pvh"
+    HVM = "hvm"
+
+
+_BUILDERS = {Kind.PV: "generic", Kind.HVM: "hvm"}  # of an xl that does not know the key `type`
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Disk:
     """One virtual block device on a raw file or block device of the dom0."""
 
     target: str  # absolute path in the dom0
-    vdev: str  # "xvda"
+    vdev: str  # "xvda"; in an HVM domain the first four are emulated too, until the guest drives Xen's own
     writable: bool = True
 
     def word(self) -> str:
@@ -57,13 +61,46 @@ class Nic:
     mac: str
     bridge: str
 
-    def word(self) -> str:
+    def word(self, kind: Kind) -> str:
         """As xl takes it. Raises `HypervisorRefused` for what could become another word."""
         if not _MAC.fullmatch(self.mac):
             raise HypervisorRefused(f"{self.mac!r} is not the address of a network card")
         if not _BRIDGE.fullmatch(self.bridge):
             raise HypervisorRefused(f"{self.bridge!r} cannot be the name of a bridge")
-        return f"mac={self.mac},bridge={self.bridge}"
+        # xl-network-configuration(5), `type`: without it an HVM domain gets an emulated card beside this one.
+        return f"mac={self.mac},bridge={self.bridge}{',type=vif' if kind is Kind.HVM else ''}"
+
+
+@dataclass(frozen=True)
+class FullHardware:
+    """What an HVM domain has besides: a PC that Xen's build of QEMU, the device model, emulates in the dom0."""
+
+    serial_log: str  # where the device model writes down what comes out of the serial port
+    ovmf: str = ""  # UEFI firmware in the dom0; empty: the toolstack's BIOS
+
+    def keys(self, *, knows_type: bool) -> dict[str, Value]:
+        """Of xl.cfg. Raises `HypervisorRefused`."""
+        firmware: dict[str, Value] = {"firmware" if knows_type else "bios": "ovmf" if self.ovmf else "seabios"}
+        if self.ovmf:
+            firmware["bios_path_override"] = _path(self.ovmf)
+        return firmware | {
+            "device_model_version": "qemu-xen",
+            # By this device the guest tells that it drives Xen's own disks and cards, and the emulated ones vanish.
+            "xen_platform_pci": 1,
+            "vga": "stdvga",
+            "vnc": 1,
+            "vnclisten": "127.0.0.1",
+            "vncunused": 1,
+            # A terminal, as serial="pty" makes it and by the name under which libxl looks for it, that keeps a log.
+            "serial": f"chardev:{_SERIAL}",
+            "device_model_args_hvm": [
+                "-chardev",
+                f"pty,id={_SERIAL},logfile={_path(self.serial_log)},logappend=on",
+            ],
+        }
+
+
+_SERIAL = "serial0"  # libxl_qmp.c, qmp_register_serial_chardev_callback
 
 
 @dataclass(frozen=True)
@@ -83,6 +120,7 @@ class Domain:
     ramdisk: str = ""
     arguments: str = ""  # of the kernel
     native_tsc: bool = False  # see `_xen_toolstack.NATIVE_TSC`
+    full: FullHardware | None = None  # of an HVM domain
 
 
 def text(domain: Domain, *, knows_type: bool) -> str:
@@ -90,24 +128,24 @@ def text(domain: Domain, *, knows_type: bool) -> str:
     keys: dict[str, Value] = {"name": domain.name, "uuid": domain.uuid}
     if knows_type:
         keys["type"] = domain.kind.value
-    elif domain.kind is Kind.PV:
-        keys["builder"] = "generic"
+    elif domain.kind in _BUILDERS:
+        keys["builder"] = _BUILDERS[domain.kind]
     else:
         raise HypervisorRefused(f"this toolstack cannot make {domain.kind.upper()} domains")
-    if domain.kernel:
-        keys["kernel"] = _path(domain.kernel)
-        if domain.ramdisk:
-            keys["ramdisk"] = _path(domain.ramdisk)
-        keys["extra"] = domain.arguments
-    else:
-        keys["bootloader"] = "pygrub"
+    if (domain.full is not None) != (domain.kind is Kind.HVM):
+        raise HypervisorRefused(
+            f"{domain.name}: emulated hardware is of HVM domains, and this one is {domain.kind.upper()}"
+        )
+    keys |= _what_boots(domain)
+    if domain.full is not None:
+        keys |= domain.full.keys(knows_type=knows_type)
     keys |= {
         "vcpus": domain.vcpus,
         "maxvcpus": max(domain.vcpus, domain.max_vcpus),
         "memory": domain.memory_mib,
         "maxmem": max(domain.memory_mib, domain.max_memory_mib),
         "disk": [disk.word() for disk in domain.disks],
-        "vif": [nic.word() for nic in domain.nics],
+        "vif": [nic.word(domain.kind) for nic in domain.nics],
         # What ended stays to be looked at: otherwise nobody could tell a guest that shut down from one that vanished.
         "on_poweroff": "preserve",
         "on_reboot": "restart",
@@ -117,6 +155,13 @@ def text(domain: Domain, *, knows_type: bool) -> str:
     if domain.native_tsc:
         keys["tsc_mode"] = "native"
     return rendered(keys)
+
+
+def _what_boots(domain: Domain) -> dict[str, Value]:
+    if not domain.kernel:
+        return {"boot": "c"} if domain.kind is Kind.HVM else {"bootloader": "pygrub"}
+    ramdisk: dict[str, Value] = {"ramdisk": _path(domain.ramdisk)} if domain.ramdisk else {}
+    return {"kernel": _path(domain.kernel), **ramdisk, "extra": domain.arguments}
 
 
 def rendered(keys: Mapping[str, Value]) -> str:

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 
 from lab.contracts import Capability, HostFacts, Image, Machine, MachineSpec, Owner
 from lab.errors import HostError, HypervisorRefused
+from lab.hypervisors import _xen_device_model as device_model
 from lab.hypervisors import _xen_disks as disks
 from lab.hypervisors import _xen_domains as domains
 from lab.hypervisors import _xen_images as images
 from lab.hypervisors import _xen_power as power
+from lab.hypervisors import _xen_screen as screen
 from lab.hypervisors import _xen_store as store
 from lab.hypervisors import _xen_toolstack as toolstacks
 from lab.hypervisors._xen_config import Kind
 from lab.hypervisors._xen_dom0 import Dom0
 from lab.hypervisors._xen_link import Link, said
 from lab.hypervisors._xen_machine import XenMachine
-from lab.hypervisors._xen_profile import refuses
+from lab.hypervisors._xen_profile import NO_SECURE_BOOT, refuses
 from lab.hypervisors._xen_sites import Site
 from lab.hypervisors._xen_store import Mark
 from lab.hypervisors._xen_toolstack import Can, Toolstack
@@ -26,11 +28,10 @@ from lab.hypervisors._xen_toolstack import Can, Toolstack
 _NO_AGENT = "Xen has no agent of its own in a guest, only keys in its xenstore"
 _LIMITS: Mapping[Capability, str] = {
     Capability.WARM_CLONES: "A saved domain of Xen keeps its address on the bridge, so two copies cannot run together",
-    Capability.SCREENSHOTS: "PV and PVH domains have no display",
     Capability.WATCHDOG: "Xen's watchdog ends a domain, and none only counts",
     Capability.TPM: "Xen's vTPM is a domain of its own (vtpm-stubdom), which the lab does not make",
-    Capability.SECURE_BOOT: "PV and PVH domains of the lab have no firmware: Xen starts their kernel",
-    Capability.NETWORK_BOOT: "PV and PVH domains of the lab have no firmware: Xen starts their kernel",
+    Capability.SECURE_BOOT: NO_SECURE_BOOT,
+    Capability.NETWORK_BOOT: "PV and PVH have no firmware, and that of HVM drives no card of Xen's own",
     Capability.GUEST_COMMANDS: _NO_AGENT,
     Capability.GUEST_FILES: _NO_AGENT,
     Capability.GUEST_ADDRESSES: _NO_AGENT,
@@ -55,6 +56,7 @@ mkdir -p "$1" || echo "no $1"
 [ -n "$(ip -o link show dev "$2" type bridge 2>/dev/null)" ] || echo "no bridge $2"
 """
     + disks.EXAMINE
+    + device_model.EXAMINE
 )
 _REMEDIES = {
     "no console log": "set XENCONSOLED_TRACE=guest in the dom0 (/etc/default/xen on Debian, /etc/sysconfig/xencommons "
@@ -109,6 +111,9 @@ class XenHost:
         pv, pvh = self.toolstack.moves_no_pv(), self.toolstack.runs_pvh()
         if pv is not None and pvh is not None:
             limits[Capability.LIVE_MIGRATION] = f"{pv}; and {pvh}"
+        hvm = self.toolstack.runs_hvm()
+        if hvm is not None:
+            limits[Capability.SCREENSHOTS] = f"{screen.NO_DISPLAY}, and there is no HVM here: {hvm}"
         return {**limits, Capability.SNAPSHOTS: lacks} if lacks else limits
 
     def meet(self, other: XenHost) -> None:
@@ -117,18 +122,16 @@ class XenHost:
 
     def upload(self, image: Image) -> None:
         """Bring it to the dom0, once per digest. Raises `ImageError`, `HostError`."""
-        images.bring(self.link, self._folder, image)
+        images.bring(self.link, self._folder, image, Kind.PV)
 
     def create(self, spec: MachineSpec) -> Machine:
         """Raises `HypervisorRefused`, `ImageError`, `LabBusy`, `HostError`."""
-        reason = refuses(spec.profile)
-        if reason is None and power.kind_of(spec.profile.chipset) is Kind.PVH:
-            reason = self.toolstack.runs_pvh()
+        reason = refuses(spec.profile) or power.lacks(self.toolstack, spec)
         if reason is not None:
             raise HypervisorRefused(reason)
         folder = store.folder_of(self._folder, spec.name, self._logs)
         self._refuse_others(spec.name)
-        parts = images.bring(self.link, self._folder, spec.image)
+        parts = images.bring(self.link, self._folder, spec.image, power.kind_of(spec.profile.chipset))
         wanted = Mark(spec, store.new_uuid(), "", store.controller(), overlay=self.overlays)
         mark = store.claim(self.link, folder, wanted)
         machine = power.Machine(self.link, self.toolstack, mark, folder)
@@ -200,4 +203,4 @@ def _examined(link: Link, folder: str) -> Found:
         raise HostError(
             f"{link.host}: the dom0 lacks what the lab needs: {', '.join(complaints)}", hint="; ".join(remedies)
         )
-    return Found(found, disks.HAS in told)
+    return Found(device_model.told(found, told), disks.HAS in told)

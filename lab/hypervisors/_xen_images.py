@@ -17,6 +17,7 @@ from lab.contracts import Image
 from lab.errors import HostError, HypervisorRefused, ImageError
 from lab.hypervisors import _xen_kernel as kernels
 from lab.hypervisors import _xen_store as store
+from lab.hypervisors._xen_config import Kind
 from lab.hypervisors._xen_link import Link, said
 
 _PIECE = 16 << 20
@@ -50,6 +51,15 @@ class InDom0:
     ramdisk: str
 
 
+def boot_files(root: str, image: Image, kind: Kind) -> tuple[str, str]:
+    """Where kernel and RAM disk are in the dom0; empty what the image has not."""
+    folder = f"{root}/images/{image.digest.partition(':')[2]}"
+    # Xen itself builds a domain from the plain ELF file. A device model loads what a boot loader does, no other:
+    # QEMU's machine xenfv has no PVH entry, and says of an ELF file that the kernel is too old.
+    kernel = "bzimage" if kind is Kind.HVM else "kernel"
+    return f"{folder}/{kernel}" if image.kernel else "", f"{folder}/ramdisk" if image.initrd else ""
+
+
 def require(image: Image) -> None:
     """Raises `ImageError` when a file of the image is not on this machine."""
     for path in (image.disk, image.kernel, image.initrd):
@@ -59,15 +69,13 @@ def require(image: Image) -> None:
         raise ImageError(f"image {image.name}: {image.digest!r} is not a digest")
 
 
-def bring(link: Link, root: str, image: Image) -> InDom0:
+def bring(link: Link, root: str, image: Image, kind: Kind) -> InDom0:
     """Bring what is not there yet. Raises `ImageError`, `HostError`, `HypervisorRefused`."""
     require(image)
-    folder = f"{root}/images/{image.digest.partition(':')[2]}"
-    wanted = {
-        f"{folder}/kernel": None if image.kernel is None else _kernel_of(image),
-        f"{folder}/ramdisk": image.initrd,
-    }
-    disk = f"{folder}/disk.raw"
+    kernel, ramdisk = boot_files(root, image, kind)
+    plain = image.kernel is not None and kind is not Kind.HVM
+    wanted = {kernel: _kernel_of(image) if plain else image.kernel, ramdisk: image.initrd}
+    disk = f"{root}/images/{image.digest.partition(':')[2]}/disk.raw"
     maker = link.dom0.maker
     if maker is not None:
         disk = maker.lend(image.disk, image.disk_format)
@@ -77,11 +85,7 @@ def bring(link: Link, root: str, image: Image) -> InDom0:
     for path, here in wanted.items():
         if here is not None and path not in present:
             _lend_copy(link, here, path) if maker is not None else _send(link, here, path)
-    return InDom0(
-        disk=disk,
-        kernel=f"{folder}/kernel" if image.kernel is not None else "",
-        ramdisk=f"{folder}/ramdisk" if image.initrd is not None else "",
-    )
+    return InDom0(disk, kernel, ramdisk)
 
 
 def _present(link: Link, paths: list[str]) -> set[str]:

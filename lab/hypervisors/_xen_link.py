@@ -87,6 +87,17 @@ class Link:
             self._forget(channel)
             raise self._lost(f"while starting {_shown(argv)}") from reason
 
+    def tunnel(self, port: int) -> Tunnel:
+        """A connection to a port of the dom0 itself; the caller closes it. Raises `HostError`, `HypervisorRefused`."""
+        channel = self._connected()
+        try:
+            return channel.tunnel(Endpoint("127.0.0.1", port), timeout_s=_TUNNEL_S)
+        except ConnectionError as reason:
+            raise HypervisorRefused(f"{self.host}: port {port} of the dom0: {reason}") from reason
+        except GuestUnreachable as reason:
+            self._forget(channel)
+            raise self._lost(f"while connecting to its port {port}") from reason
+
     def reach(self, address: str, port: int) -> Endpoint:
         """Where on this machine a TCP port of a guest is. Raises `HostError`, `HypervisorRefused`."""
         far = Endpoint(address, port)

@@ -8,11 +8,14 @@ from dataclasses import replace
 
 from lab.contracts import Endpoint, MachineSpec, MachineState, Migration
 from lab.errors import GuestHasNoNetwork, HypervisorRefused
+from lab.hypervisors import _xen_images as images
 from lab.hypervisors import _xen_move as move
 from lab.hypervisors import _xen_plugs as plugs
 from lab.hypervisors import _xen_power as power
+from lab.hypervisors import _xen_screen as screen
 from lab.hypervisors import _xen_snapshots as snapshots
 from lab.hypervisors import _xen_traces as traces
+from lab.hypervisors._xen_config import Kind
 from lab.hypervisors._xen_link import said
 from lab.hypervisors._xen_power import Machine
 from lab.hypervisors._xen_sites import Site
@@ -21,7 +24,7 @@ _UP = (MachineState.RUNNING, MachineState.PAUSED)
 
 _TYPE = """# type on a console
 set -eu
-terminal=$(xenstore-read "/local/domain/$1/console/tty")
+terminal=$(xenstore-read "/local/domain/$1")
 case $terminal in /dev/pts/*[!0-9]*) exit 1 ;; /dev/pts/[0-9]*) cat >"$terminal" ;; *) exit 1 ;; esac
 """
 # Whom the bridge has seen with that card's address: the dom0's own neighbours, and leases of a dnsmasq there.
@@ -86,7 +89,7 @@ class XenMachine:
         return self._machine.link.reach(address, guest_port)
 
     def console(self) -> bytes:
-        """What xenconsoled logged of all boots."""
+        """What xenconsoled logged of all boots; of HVM, behind what came out of the serial port."""
         return traces.console(self._machine)
 
     def resets(self) -> int:
@@ -96,15 +99,16 @@ class XenMachine:
     def reproduce(self) -> str:
         """The files and the xl.cfg that make it, for somebody in the dom0."""
         image, folder = self.spec.image, self._machine.folder
-        parts = f"{folder.root}/images/{image.digest.partition(':')[2]}"
+        kernel, ramdisk = images.boot_files(folder.root, image, self._machine.kind)
         lines = [
             "# in the dom0, as root; the files of the image come from the machine of the lab:",
             f"#   {image.disk} -> {folder.file('root.raw')} (raw)",
         ]
         if image.kernel is not None:
-            lines.append(f"#   {image.kernel} -> {parts}/kernel (the lab takes the ELF file out of it)")
+            how = "" if self._machine.kind is Kind.HVM else " (the lab takes the ELF file out of it)"
+            lines.append(f"#   {image.kernel} -> {kernel}{how}")
         if image.initrd is not None:
-            lines.append(f"#   {image.initrd} -> {parts}/ramdisk")
+            lines.append(f"#   {image.initrd} -> {ramdisk}")
         if self.spec.seed is not None:
             lines.append(f"#   {folder.file('seed.raw')} is a tar archive with the guest's identity")
         if self.spec.data_disk_mib:
@@ -220,9 +224,16 @@ class XenMachine:
     def inject_nmi(self) -> None:
         power.command(self._machine, "trigger", str(power.require_up(self._machine).domid), "nmi")
 
+    def screenshot(self) -> bytes:
+        """Raises `NotSupported` for PV and PVH, which have no display; `HypervisorRefused`, `HostError`."""
+        return screen.shot(self._machine)
+
     def type_on_console(self, data: bytes) -> None:
-        """Through the terminal of the dom0 that xenconsoled keeps for the domain."""
+        """Through the terminal of the dom0 that xenconsoled, or the device model, keeps for the domain."""
         domain = power.require_up(self._machine)
-        result = self._machine.link.sh(_TYPE, str(domain.domid), stdin=data)
+        # A guest that boots from its disk has its login where every PC has it, on the first serial port.
+        by_disk = self._machine.kind is Kind.HVM and self.spec.image.kernel is None
+        terminal = f"{domain.domid}/{'serial/0' if by_disk else 'console'}/tty"
+        result = self._machine.link.sh(_TYPE, terminal, stdin=data)
         if result.status != 0:
             raise HypervisorRefused(f"{self.name} has no console that can be typed on: {said(result)}")

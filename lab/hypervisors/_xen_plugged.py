@@ -11,7 +11,8 @@ from lab.hypervisors._xen_link import Link, said
 from lab.hypervisors._xen_store import Folder, trouble
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,20}")
-SLOTS = tuple(f"xvd{letter}" for letter in "efghijklmnop")
+SLOTS = tuple(f"xvd{letter}" for letter in "efghijklmno")
+LAST = "xvdp"  # of the sixteen that have simple numbers
 _LINE = re.compile(r"(disk|nic|memory)-([A-Za-z0-9_-]{1,20}):([A-Za-z0-9:._ -]{1,100})")
 _MOST = 64
 

@@ -74,7 +74,7 @@ def attach_nic(machine: Machine, name: str, mac: str, *, network: str = "") -> N
     card = Devices(cards=((name, mac.lower(), bridge),))
     plugged.make_bridges(machine.link, card)
     words = (machine.folder.path, str(domain), name, f"{mac.lower()} {bridge}")
-    keys = Nic(mac.lower(), bridge).word().split(",")
+    keys = Nic(mac.lower(), bridge).word(machine.kind).split(",")
     result = machine.link.sh(_ATTACH_NIC, *words, *keys, timeout_s=_PLUG_S)
     if result.status != 0:
         plugged.leave_bridges(machine.link, card.bridges())

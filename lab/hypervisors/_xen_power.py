@@ -6,13 +6,14 @@ import re
 from dataclasses import dataclass
 
 from lab import log, waiting
-from lab.contracts import MachineState
+from lab.contracts import Firmware, MachineSpec, MachineState, Realness
 from lab.errors import HostError, HypervisorRefused, LabBusy, LabError, MachineVanished
 from lab.hypervisors import _xen_disks as disks
 from lab.hypervisors import _xen_domains as domains
+from lab.hypervisors import _xen_images as images
 from lab.hypervisors import _xen_plugged as plugged
 from lab.hypervisors import _xen_store as store
-from lab.hypervisors._xen_config import Disk, Domain, Kind, Nic, text
+from lab.hypervisors._xen_config import Disk, Domain, FullHardware, Kind, Nic, text
 from lab.hypervisors._xen_domains import Running
 from lab.hypervisors._xen_link import Link, said
 from lab.hypervisors._xen_store import Folder, Mark
@@ -72,6 +73,10 @@ xl save "$2" "$1/saved.part" >&2
 mv -f "$1/saved.part" "$1/saved"
 echo stopped >"$1/wanted"
 """
+# xl.cfg(5), Direct Kernel Boot: with qemu-xen and SeaBIOS.
+_KERNEL_NEEDS_BIOS = (
+    "Xen starts the kernel of an image in an HVM domain by its BIOS alone; by UEFI only what is on a disk"
+)
 _HYPERVISOR_LOG = "# read the log of Xen\nxl dmesg 2>/dev/null | tail -n 5 | head -c 2000"
 _REBOOTING = re.compile(r"reason code 1\b|Rebooting now")
 _REBOOT_S = 90  # xl itself waits for two seconds between the old domain and the new one
@@ -112,7 +117,7 @@ class Look:
 
 
 def kind_of(chipset: str) -> Kind:
-    return Kind.PVH if chipset == "xenpvh" else Kind.PV
+    return {"xenpvh": Kind.PVH, "xenhvm": Kind.HVM}.get(chipset, Kind.PV)
 
 
 def look(machine: Machine) -> Look:
@@ -200,13 +205,17 @@ def configuration(machine: Machine, devices: plugged.Devices = plugged.NONE) -> 
     """The machine's xl.cfg. Raises `HypervisorRefused` when a value cannot be written into it."""
     mark, folder, spec = machine.mark, machine.folder, machine.mark.spec
     dom0, profile, image = machine.link.dom0, spec.profile, spec.image
-    parts = f"{folder.root}/images/{image.digest.partition(':')[2]}"
+    kernel, ramdisk = images.boot_files(folder.root, image, machine.kind)
+    full = _full_hardware(machine)
     attached = [Disk(disks.root_of(folder, mark.uuid, overlay=mark.overlay), "xvda")]
     if spec.seed is not None:
-        attached.append(Disk(folder.file("seed.raw"), "xvdb", writable=False))
+        # xen-vbd-interface(7): the first four disks are emulated too, and the device model takes no read-only one.
+        attached.append(Disk(folder.file("seed.raw"), "xvdb" if full is None else plugged.LAST, writable=False))
     if spec.data_disk_mib:
         attached.append(Disk(folder.file("data.raw"), "xvdc"))
-    words = ["root=/dev/xvda", "rw", "console=hvc0"]
+    # Where the processor is emulated, each line that scrolls over an emulated display takes a second.
+    display = ["console=tty0"] if full is not None and dom0.realness is Realness.REAL else []
+    words = ["root=/dev/xvda", "rw", *display, "console=hvc0"]
     if mark.address:
         words.append(f"lab.ip={mark.address}/{dom0.guest_prefix},{dom0.gateway}")
     return text(
@@ -220,13 +229,33 @@ def configuration(machine: Machine, devices: plugged.Devices = plugged.NONE) -> 
             max_memory_mib=profile.max_memory_mib,
             disks=(*attached, *devices.disks(folder)),
             nics=(Nic(mark.mac, dom0.bridge), *devices.nics()),
-            kernel=f"{parts}/kernel" if image.kernel else "",
-            ramdisk=f"{parts}/ramdisk" if image.initrd else "",
+            kernel=kernel,
+            ramdisk=ramdisk,
             arguments=" ".join([*words, *image.kernel_arguments.split()]),
-            native_tsc=machine.kind is Kind.PVH and dom0.realness != "real",
+            native_tsc=machine.kind is not Kind.PV and dom0.realness is not Realness.REAL,
+            full=full,
         ),
         knows_type=machine.toolstack.can(Can.TYPE_KEY),
     )
+
+
+def _full_hardware(machine: Machine) -> FullHardware | None:
+    if machine.kind is not Kind.HVM:
+        return None
+    uefi = machine.mark.spec.profile.firmware is Firmware.UEFI
+    return FullHardware(machine.folder.serial(), machine.toolstack.ovmf if uefi else "")
+
+
+def lacks(toolstack: Toolstack, spec: MachineSpec) -> str | None:
+    """Why a host does not make that machine, or `None`."""
+    kind = kind_of(spec.profile.chipset)
+    if kind is not Kind.HVM:
+        return toolstack.runs_pvh() if kind is Kind.PVH else None
+    uefi = spec.profile.firmware is Firmware.UEFI
+    reason = toolstack.runs_uefi() if uefi else toolstack.runs_hvm()
+    if reason is None and spec.image.kernel is not None:
+        reason = _KERNEL_NEEDS_BIOS if uefi else toolstack.lacks(Can.HVM_KERNEL)
+    return reason
 
 
 def stop(machine: Machine, *, force: bool, timeout_s: float) -> None:

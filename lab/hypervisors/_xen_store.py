@@ -114,6 +114,14 @@ class Folder:
         """What it said since it migrated: a domain that arrives has another name (tools/xl/xl_migrate.c)."""
         return f"{self.logs}/console/guest-{domain_of(self.name)}{_ARRIVING}.log"
 
+    def serial(self) -> str:
+        """What came out of the serial port of an HVM domain, of all boots; its device model writes it."""
+        return f"{self.logs}/console/serial-{domain_of(self.name)}.log"
+
+    def device_model_log(self) -> str:
+        """What the device model of an HVM domain complained of (libxl_dm.c, libxl__create_qemu_logfile)."""
+        return f"{self.logs}/qemu-dm-{domain_of(self.name)}.log"
+
     def xl_log(self) -> str:
         """What xl saw of the domain since it made it (tools/xl/xl_vmcontrol.c, create_domain)."""
         return f"{self.logs}/xl-{domain_of(self.name)}.log"

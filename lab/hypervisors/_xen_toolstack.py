@@ -22,6 +22,7 @@ class Can(StrEnum):
     TYPE_KEY = "type-key"  # `type = "pv"` in xl.cfg
     PVH = "pvh"  # PVH as it is today
     SAVE_PAUSED = "save-paused"  # `xl save -p`
+    HVM_KERNEL = "hvm-kernel"  # the kernel of an HVM domain from a file of the dom0
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,19 @@ QUIRKS: tuple[Quirk, ...] = (
         "xl before 4.5 cannot leave a domain paused after saving it (`xl save -p`), so its disks would run ahead",
         "docs/man/xl.pod.1 of 4.5, `save`, -p; not in that of 4.4",
     ),
+    Quirk(
+        Can.HVM_KERNEL,
+        (4, 5),
+        "xl before 4.5 starts no kernel of its own choice in an HVM domain, only what is on the disk",
+        "Xen 4.5, docs/man/xl.cfg.pod.5, Direct Kernel Boot; in 4.4 `kernel` replaces hvmloader",
+    ),
 )
 
 NATIVE_TSC = (
     "An emulated processor reports RDTSCP exits as RDTSC, and Xen then gives the guest a general protection fault: "
-    "so PVH domains on it read the counter themselves"
+    "so PVH and HVM domains on it read the counter themselves"
 )
+NO_OVMF = "the dom0 has no OVMF that was built for Xen (edk2's OvmfXen; that of Debian 12 is not)"
 # arch/x86/mm/paging.c, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY: without CONFIG_SHADOW_PAGING a PV domain has none.
 NO_LOG_DIRTY = (
     "This Xen is built without shadow paging, as Debian's is: a PV domain has no log of its dirty pages and cannot "
@@ -75,6 +83,8 @@ class Toolstack:
     capabilities: tuple[str, ...]  # virt_caps, and what xen_caps adds
     free_mib: int
     details: Mapping[str, str] = field(default_factory=dict)
+    device_model: bool = False  # what emulates the hardware of HVM domains is in the dom0
+    ovmf: str = ""  # UEFI for them, built for Xen, in the dom0
 
     def can(self, what: Can) -> bool:
         return self.lacks(what) is None
@@ -90,6 +100,18 @@ class Toolstack:
         if lacks is None and not {"hvm", "pvh"} & set(self.capabilities):
             lacks = "the processor of this host has no hardware virtualisation that Xen can use, and PVH needs it"
         return lacks
+
+    def runs_hvm(self) -> str | None:
+        """Why not, or `None`."""
+        if "hvm" not in self.capabilities:
+            return "the processor of this host has no hardware virtualisation that Xen can use, and HVM needs it"
+        if not self.device_model:
+            return "the dom0 has no device model for HVM: Xen's qemu-system-i386, of Debian's package qemu-system-xen"
+        return None
+
+    def runs_uefi(self) -> str | None:
+        """Why HVM domains get no UEFI, or `None`."""
+        return self.runs_hvm() or (None if self.ovmf else NO_OVMF)
 
     def moves_no_pv(self) -> str | None:
         """Why PV domains cannot move live, or `None` where it does not show (virt_caps tells of shadow since 4.13)."""

@@ -11,17 +11,20 @@ from lab.hypervisors._xen_power import Look, Machine
 _KEPT = 1 << 20  # bytes of each end of an endless console
 
 _CONSOLE = """# read a console
-log=$1 since=$2
-[ -f "$log" ] || log=
-[ -f "$since" ] || since=
-[ -n "$log$since" ] || exit 0
-size=$(cat $log $since | wc -c)
-if [ "$size" -le $((2 * $3)) ]; then
-  cat $log $since
+kept=$1
+shift
+for log; do
+  shift
+  [ ! -f "$log" ] || set -- "$@" "$log"
+done
+[ $# != 0 ] || exit 0
+size=$(cat "$@" | wc -c)
+if [ "$size" -le $((2 * kept)) ]; then
+  cat "$@"
 else
-  cat $log $since | head -c "$3"
-  printf '\\n[%d bytes of the console are not kept]\\n' $((size - 2 * $3))
-  cat $log $since | tail -c "$3"
+  cat "$@" | head -c "$kept"
+  printf '\\n[%d bytes of the console are not kept]\\n' $((size - 2 * kept))
+  cat "$@" | tail -c "$kept"
 fi
 """
 _RESETS = """# count resets
@@ -45,9 +48,10 @@ rm -rf "$folder"
 
 
 def console(machine: Machine) -> bytes:
-    """What xenconsoled logged of all boots."""
+    """What xenconsoled logged of all boots, behind what came out of the serial port."""
     folder = machine.folder
-    return machine.link.sh(_CONSOLE, folder.console(), folder.console_since(), str(_KEPT)).stdout
+    logs = (folder.serial(), folder.console(), folder.console_since())
+    return machine.link.sh(_CONSOLE, str(_KEPT), *logs).stdout
 
 
 def resets(machine: Machine) -> int:
@@ -61,7 +65,8 @@ def remove(machine: Machine, found: Look) -> None:
     """Of a machine without a domain. Raises `HostError`."""
     folder, uuid = machine.folder, machine.mark.uuid
     if found.exists:
-        logs = (folder.console(), folder.console_since(), folder.xl_log(), folder.xl_log_since())
+        consoles = (folder.serial(), folder.console(), folder.console_since())
+        logs = (*consoles, folder.device_model_log(), folder.xl_log(), folder.xl_log_since())
         result = machine.link.sh(_REMOVE, folder.path, uuid, disks.device_of(uuid), *logs)
         if result.status != 0:
             raise store.trouble(machine.link, f"removing {folder.path}", said(result))

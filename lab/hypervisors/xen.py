@@ -1,4 +1,4 @@
-"""Xen on another machine: the toolstack xl over one SSH connection to the dom0; PV and PVH guests on its bridge.
+"""Xen on another machine: the toolstack xl over one SSH connection to the dom0; PV, PVH and HVM guests on its bridge.
 
 The dom0 needs xl 4.4 or later, GNU coreutils, util-linux, iproute2, and a xenconsoled that logs what guests say.
 """
@@ -27,7 +27,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    made_from: Literal["", "xen-host"] = Field(
+    made_from: Literal["", "xen-host", "xen-host-hvm"] = Field(
         default="",
         description="the recipe of an image, and the lab makes this host itself on this machine, on an emulated "
         "processor: then nothing is said of how to reach it",

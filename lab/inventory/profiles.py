@@ -22,7 +22,7 @@ class ProfileFields(FileModel):
     """The keys of one profile once `like` is followed."""
 
     firmware: Firmware  # none: the hypervisor starts the kernel
-    chipset: Literal["pc", "q35", "microvm", "none", "xenpv", "xenpvh"]  # of the machine
+    chipset: Literal["pc", "q35", "microvm", "none", "xenpv", "xenpvh", "xenhvm"]  # of the machine
     disk: DiskModel  # model of every disk
     nic: NicModel  # model of the network card
     vcpus: int = Field(ge=1, le=512)  # processors

@@ -43,7 +43,7 @@ def of(image: Image) -> Kind:
 def named(recipe: str) -> Kind:
     """The kind of host whose image comes from that recipe. Raises `HostError` when there is none."""
     if recipe not in KINDS:
-        raise HostError(f"the image {recipe} is no host", hint=f"hosts are made from {' and '.join(KINDS)}")
+        raise HostError(f"the image {recipe} is no host", hint=f"hosts are made from {', '.join(KINDS)}")
     return KINDS[recipe]
 
 
@@ -72,6 +72,7 @@ KINDS = {
     kind.recipe: kind
     for kind in (
         Kind("xen-host", "Xen host", TCG_CPU, "xenbr0", "interop-lab: dom0 ready", _xen_words),
+        Kind("xen-host-hvm", "Xen host", TCG_CPU, "xenbr0", "interop-lab: dom0 ready", _xen_words),
         Kind(
             "kvm-host",
             "KVM host",

@@ -18,8 +18,9 @@ class Tunnel:
     def __init__(self, channel: paramiko.Channel, pulse: Pulse) -> None:
         self._channel, self._pulse = channel, pulse
 
-    def receive(self) -> bytes:
-        """Wait for bytes; nothing means that the far end sends no more. Raises `OSError`."""
+    def receive(self, timeout_s: float | None = None) -> bytes:
+        """Wait for bytes; nothing means that the far end sends no more. Raises `TimeoutError`, `OSError`."""
+        self._channel.settimeout(timeout_s)
         data = self._channel.recv(_CHUNK)
         if data:
             self._pulse.heard()

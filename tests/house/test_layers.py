@@ -60,7 +60,12 @@ def _imported(tree: ast.Module) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-_BELOW_ALL_DRIVERS = ("lab.hypervisors._machine_directory", "lab.hypervisors._reached_host")
+_BELOW_ALL_DRIVERS = (
+    "lab.hypervisors._machine_directory",
+    "lab.hypervisors._picture",
+    "lab.hypervisors._reached_host",
+    "lab.hypervisors._rfb",
+)
 
 
 def _is_of_same_driver(path: Path, name: str) -> bool:

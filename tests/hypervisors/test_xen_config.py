@@ -30,7 +30,7 @@ PLAIN = Domain(
 )
 
 
-def _read(config: str) -> dict[str, Any]:
+def read(config: str) -> dict[str, Any]:
     """An xl.cfg as something else than the writer reads it: its values are those of Python (xl.cfg(5), SYNTAX)."""
     lines = config.split("\n")
     assert lines[-1] == ""
@@ -66,14 +66,14 @@ def test_a_pv_domain_is_written_as_xl_wants_it() -> None:
 
 
 def test_an_image_without_a_kernel_is_left_to_pygrub() -> None:
-    keys = _read(text(_with(kernel="", ramdisk=""), knows_type=True))
+    keys = read(text(_with(kernel="", ramdisk=""), knows_type=True))
 
     assert keys["bootloader"] == "pygrub"
     assert not {"kernel", "ramdisk", "extra"} & set(keys)
 
 
 def test_a_toolstack_without_the_key_type_gets_a_builder() -> None:
-    keys = _read(text(PLAIN, knows_type=False))
+    keys = read(text(PLAIN, knows_type=False))
 
     assert keys["builder"] == "generic"
     assert "type" not in keys
@@ -82,18 +82,18 @@ def test_a_toolstack_without_the_key_type_gets_a_builder() -> None:
 
 
 def test_a_pvh_domain_on_an_emulated_processor_reads_the_counter_itself() -> None:
-    keys = _read(text(_with(kind=Kind.PVH, native_tsc=True), knows_type=True))
+    keys = read(text(_with(kind=Kind.PVH, native_tsc=True), knows_type=True))
 
     assert (keys["type"], keys["tsc_mode"]) == ("pvh", "native")
-    assert "tsc_mode" not in _read(text(PLAIN, knows_type=True))
+    assert "tsc_mode" not in read(text(PLAIN, knows_type=True))
 
 
 @given(HOSTILE)
 def test_kernel_arguments_come_out_as_they_went_in_or_are_refused(arguments: str) -> None:
-    expected = {**_read(text(PLAIN, knows_type=True)), "extra": arguments}
+    expected = {**read(text(PLAIN, knows_type=True)), "extra": arguments}
 
     if arguments.isascii() and arguments.isprintable() and not {'"', "\\"} & set(arguments):
-        assert _read(text(_with(arguments=arguments), knows_type=True)) == expected
+        assert read(text(_with(arguments=arguments), knows_type=True)) == expected
         return
     with pytest.raises(HypervisorRefused, match=r"extra = .* cannot be written into the configuration") as caught:
         text(_with(arguments=arguments), knows_type=True)
@@ -103,11 +103,11 @@ def test_kernel_arguments_come_out_as_they_went_in_or_are_refused(arguments: str
 @given(HOSTILE, st.sampled_from(("name", "uuid", "kernel", "ramdisk")))
 def test_no_value_of_a_domain_becomes_a_key(value: str, field: str) -> None:
     try:
-        keys = _read(text(_with(**{field: value}), knows_type=True))
+        keys = read(text(_with(**{field: value}), knows_type=True))
     except HypervisorRefused:
         return
 
-    assert set(keys) <= {*_read(text(PLAIN, knows_type=True)), "bootloader"}
+    assert set(keys) <= {*read(text(PLAIN, knows_type=True)), "bootloader"}
     assert value == "" or keys[field] == value
 
 
@@ -136,10 +136,11 @@ def test_no_slot_becomes_another_word_of_a_disk(vdev: str) -> None:
 def test_no_card_has_more_words_than_two(mac: str, bridge: str) -> None:
     for one, other in ((mac, "xenbr0"), ("00:16:3e:00:00:01", bridge)):
         try:
-            word = Nic(one, other).word()
+            word = Nic(one, other).word(Kind.PV)
         except HypervisorRefused:
             continue
         assert word.split(",") == [f"mac={one}", f"bridge={other}"]
+        assert Nic(one, other).word(Kind.HVM) == f"{word},type=vif"
 
 
 @given(st.dictionaries(HOSTILE, HOSTILE | st.integers() | st.lists(HOSTILE, max_size=3), max_size=4))
@@ -149,7 +150,7 @@ def test_whatever_is_written_is_read_back(keys: dict[str, Any]) -> None:
     except HypervisorRefused:
         return
 
-    assert _read(config) == keys
+    assert read(config) == keys
 
 
 @pytest.mark.parametrize("target", ["/a/../etc/shadow", "relative", "", "/x,access=rw", "/x\n", "/-x y", "-x"])

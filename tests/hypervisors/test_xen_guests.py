@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,13 +17,25 @@ from pathlib import Path
 
 import pytest
 
-from lab.contracts import Channel, Hypervisor, Image, Machine, MachineSpec, MachineState, Profile, SshLogin
+from lab import waiting
+from lab.contracts import (
+    Channel,
+    Firmware,
+    Hypervisor,
+    Image,
+    Machine,
+    MachineSpec,
+    MachineState,
+    Profile,
+    SshLogin,
+    TakesScreenshots,
+)
 from lab.errors import HypervisorRefused
 from lab.hypervisors import _xen_host
 from lab.hypervisors._xen_host import XenHost
 from lab.inventory.models import BuildSource
 from lab.provisioning import images, made_host
-from lab.testing.hypervisor import HypervisorContract
+from lab.testing.hypervisor import Booted, HypervisorContract
 from tests.hypervisors.booting import BootingFixtures
 from tests.hypervisors.xen_dom0 import HARDWARE
 
@@ -35,22 +49,40 @@ IN_EVERY_RUN = (
     "test_two_guests_meet_on_a_network_and_not_on_another",
     "test_a_guest_that_powers_off_by_itself_is_stopped",
 )
+OF_HVM = (
+    "test_a_guest_shuts_down_in_order_when_asked",
+    "test_a_paused_guest_stands_still_and_goes_on",
+    "test_a_screenshot_is_a_picture",
+    "test_an_nmi_reaches_the_processor",
+    "test_a_guest_that_slept_goes_on_where_it_was",
+)
+HVM = replace(HARDWARE, name="xen-hvm", chipset="xenhvm", firmware=Firmware.BIOS)
 PVH = replace(HARDWARE, name="xen-pvh", chipset="xenpvh", memory_mib=128)
 
 pytestmark = pytest.mark.minutes
 
 
-def _part(contract: type) -> type:
-    """The tests of the contract that this run takes."""
+def _lit(picture: bytes) -> int:
+    """How many bytes of a picture's pixels are not black; it is as `_picture` writes it, in one piece."""
+    start = picture.index(b"IDAT")
+    (length,) = struct.unpack(">I", picture[start - 4 : start])
+    pixels = zlib.decompress(picture[start + 4 : start + 4 + length])
+    return len(pixels) - pixels.count(0)
+
+
+def _part(contract: type, *also: str) -> type:
+    """The tests of the contract that this run takes, all of them unless `also` adds some to those of every run."""
     names = [name for name, _ in inspect.getmembers(contract, inspect.isfunction) if name.startswith("test_")]
-    left_out = {} if WHOLE else {name: None for name in names if name not in IN_EVERY_RUN}
+    wanted = names if WHOLE and not also else (*IN_EVERY_RUN, *also)
+    assert set(wanted) <= set(names)
+    left_out = {name: None for name in names if name not in wanted}
     return type("PartOfHypervisorContract", (contract,), left_out)
 
 
 @contextmanager
-def _made(name: str, place: object) -> Iterator[XenHost]:
+def _made(name: str, place: object, recipe: str = "xen-host") -> Iterator[XenHost]:
     """A Xen host of the lab's own making, whose machines are in that folder."""
-    image = images.resolve(BuildSource(build="xen-host"), progress=lambda _: None)
+    image = images.resolve(BuildSource(build=recipe), progress=lambda _: None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(place))
         made = made_host.restore(name, image, lambda _: None)
@@ -65,6 +97,7 @@ class XenFixtures(BootingFixtures):
     """A host that is restored for the class."""
 
     boot_timeout_s = 240.0
+    recipe = "xen-host"
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -72,7 +105,7 @@ class XenFixtures(BootingFixtures):
         cls, jeos: Image, login: SshLogin, seed_disk: Path, tmp_path_factory: pytest.TempPathFactory
     ) -> Iterator[Hypervisor]:
         # The host has its own folder of state; key and seed, asked for above, come from where everybody has them.
-        with _made("contract", tmp_path_factory.mktemp("state")) as host:
+        with _made("contract", tmp_path_factory.mktemp("state"), cls.recipe) as host:
             yield host
 
 
@@ -87,6 +120,33 @@ class TestPvh(XenFixtures, HypervisorContract):
     """Guests on the processor's virtualisation, which is emulated too."""
 
     hardware: Profile = PVH
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not WHOLE, reason="HVM under emulation takes minutes: set INTEROP_LAB_WHOLE_CONTRACT")
+class TestHvm(XenFixtures, _part(HypervisorContract, *OF_HVM)):  # type: ignore[misc]
+    """Guests with a whole PC around them, which Xen's build of QEMU emulates in the dom0."""
+
+    hardware: Profile = HVM
+    boot_timeout_s = 900.0  # the BIOS takes the kernel byte by byte from the device model
+    recipe = "xen-host-hvm"
+
+    def test_disk_and_card_are_xens_own_and_nothing_is_doubled(self, booted: Booted) -> None:
+        assert booted.sh("cat /sys/hypervisor/guest_type").strip() == "HVM"
+        drivers = "cd /sys/bus/xen/drivers && ls -d vbd/vbd-* vif/vif-*"
+        assert booted.sh(drivers).split() == ["vbd/vbd-51712", "vbd/vbd-51744", "vbd/vbd-51952", "vif/vif-0"]
+        assert booted.sh("ls /sys/block | grep -v -e loop -e ram").split() == ["xvda", "xvdc", "xvdp"]
+        assert booted.sh("ls /sys/class/net | grep -v -e '^lo$'").split() == ["eth0"]
+
+    def test_the_display_shows_what_the_kernel_writes_there(self, booted: Booted) -> None:
+        machine = booted.machine
+        assert isinstance(machine, TakesScreenshots)
+        booted.sh("printf '\\033[2J\\033[H' >/dev/tty0")
+        empty = _lit(machine.screenshot())
+
+        booted.sh("for _ in 1 2 3 4 5 6 7 8; do echo MMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMMM; done >/dev/tty0")
+
+        waiting.until(lambda: _lit(machine.screenshot()) > empty + 1000, what="the text to be shown", timeout_s=60)
 
 
 @pytest.mark.skipif(not WHOLE, reason="two emulated hosts take minutes: set INTEROP_LAB_WHOLE_CONTRACT")

@@ -82,7 +82,7 @@ def test_an_image_of_a_guest_is_no_host() -> None:
     with pytest.raises(HostError) as told:
         made_kinds.of(replace(IMAGE, name="jeos"))
 
-    assert str(told.value) == "the image jeos is no host\n  -> hosts are made from xen-host and kvm-host"
+    assert str(told.value) == "the image jeos is no host\n  -> hosts are made from xen-host, xen-host-hvm, kvm-host"
 
 
 def test_a_kvm_host_boots_its_kernel_with_a_virtualising_processor() -> None:

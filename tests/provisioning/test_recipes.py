@@ -66,3 +66,12 @@ def test_the_key_does_not_depend_on_where_the_recipe_lies(
     moved = recipes.FOLDER.rename(tmp_path / "elsewhere")
     monkeypatch.setattr(recipes, "FOLDER", moved)
     assert recipes.load("tiny").key() == before
+
+
+def test_the_xen_host_for_hvm_is_the_xen_host_with_a_device_model() -> None:
+    plain, hvm = recipes.load("xen-host"), recipes.load("xen-host-hvm")
+
+    assert list(hvm.kit()) == list(plain.kit())
+    assert set(hvm.packages) - set(plain.packages) == {"qemu-system-xen", "seabios"}
+    assert set(plain.packages) <= set(hvm.packages)
+    assert hvm.kernel_arguments == plain.kernel_arguments

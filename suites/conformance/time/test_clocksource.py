@@ -10,7 +10,7 @@ FOLDER = "/sys/devices/system/clocksource/clocksource0"
 # What the kernel falls back to when it found no clock: the tick (kernel/time/jiffies.c).
 NO_CLOCKS = ("jiffies", "refined-jiffies")
 # What the hypervisor brings itself; the kernel may prefer the processor's own counter where that is good enough.
-PARAVIRTUAL = {"xenpv": "xen", "xenpvh": "xen"}
+PARAVIRTUAL = {"xenpv": "xen", "xenpvh": "xen", "xenhvm": "xen"}
 READINGS = 400
 
 

@@ -33,6 +33,7 @@ from lab.contracts import Cell, ClonesWarm, Endpoint, Machine, Owner, SshLogin  
 from lab.guests.guest import Guest  # noqa: E402
 from lab.guests.identity import Identity  # noqa: E402
 from lab.inventory.load import load  # noqa: E402
+from lab.inventory.models import Inventory  # noqa: E402
 from lab.provisioning import keys, seed  # noqa: E402
 from lab.provisioning.bring_up import CellSession, open_session  # noqa: E402
 from lab.provisioning.first_login_warm import Kept  # noqa: E402
@@ -101,7 +102,18 @@ def _row(what: str, taken: dict[str, list[spent.Spent]], limit: float) -> Row:
 @contextmanager
 def session(folder: Path) -> Iterator[CellSession]:
     """An open session of the cell, as a cell's process has it."""
-    inventory = load(ROOT / "inventories/local")
+    with session_in(local_inventory(), folder) as opened:
+        yield opened
+
+
+def local_inventory() -> Inventory:
+    """Read once for a run; a cell's process is given it."""
+    return load(ROOT / "inventories/local")
+
+
+@contextmanager
+def session_in(inventory: Inventory, folder: Path) -> Iterator[CellSession]:
+    """The same, where the inventory was read before."""
     directory = Path(tempfile.mkdtemp(dir=folder))
     run = f"benchmark-{os.getpid()}-{time.monotonic_ns()}"
     owner = Owner(run, CELL.name, os.getpid(), process.start_time(os.getpid()) or 0)
@@ -110,9 +122,11 @@ def session(folder: Path) -> Iterator[CellSession]:
 
 
 def _lab(folder: Path, *, cold: bool) -> spent.Spent:
+    inventory = local_inventory()
+
     def work() -> float:
         start = time.perf_counter()
-        with session(folder) as opened:
+        with session_in(inventory, folder) as opened:
             opened.use_warm = not cold
             guest = brought_up(opened, cold=cold)
             guest.check("true")

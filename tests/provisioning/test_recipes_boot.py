@@ -57,7 +57,16 @@ def _start(image: Image, folder: Path, port: int, seed_disk: Path | None) -> sub
     words += ["-nic", f"user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{port}-:22"]
     words += ["-kernel", str(image.kernel), "-initrd", str(image.initrd), "-serial", f"file:{folder}/console.log"]
     words += ["-append", f"root=/dev/vda rw console=ttyS0 {image.kernel_arguments}"]
-    return subprocess.Popen(words)
+
+    def running() -> subprocess.Popen[bytes] | None:
+        started = subprocess.Popen(words)
+        waiting.until(
+            lambda: (folder / "console.log").exists() or started.poll() is not None, what="QEMU", timeout_s=PATIENCE_S
+        )
+        return started if started.poll() is None else None
+
+    # A machine of another test may hold the lock of the image below for a moment: then QEMU ends at once.
+    return waiting.until(running, what="QEMU to run", timeout_s=60)
 
 
 def _says(console: Path, words: bytes) -> bool:

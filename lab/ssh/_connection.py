@@ -14,11 +14,13 @@ from lab import waiting
 from lab.contracts import Endpoint, SshLogin
 from lab.errors import ConfigurationError, GuestLoginRefused, GuestUnreachable, HostKeyChanged, WaitedTooLong
 from lab.ssh._dial import Answer, MeteredSocket, await_greeting, dial
+from lab.ssh._order import ChannelOrder
 from lab.ssh._pump import Pulse, Pump, is_live
 from lab.ssh._tunnel import Tunnel
 
 if TYPE_CHECKING:
     import paramiko
+    from paramiko.packet import Packetizer
 
 # Curve25519 first: the post-quantum exchanges that servers offer today cost an emulated guest a second.
 _KEY_EXCHANGES = ("curve25519-sha256@libssh.org", "ecdh-sha2-nistp256", "diffie-hellman-group14-sha256")
@@ -119,7 +121,7 @@ def _logged_in(sock: MeteredSocket, login: SshLogin, deadline: float) -> Connect
     import paramiko
 
     key = _private_key(login)
-    transport = paramiko.Transport(sock)
+    transport = paramiko.Transport(sock, packetizer_class=_ordered())
     transport.set_log_channel(_silenced_log())
     transport.daemon = True
     options = transport.get_security_options()
@@ -142,6 +144,28 @@ def _logged_in(sock: MeteredSocket, login: SshLogin, deadline: float) -> Connect
         transport.close()
         raise
     return Connection(transport, Pulse(transport, sock))
+
+
+def _ordered() -> type[Packetizer]:
+    from paramiko.packet import Packetizer
+
+    class Ordered(Packetizer):
+        """Sends nothing for a channel after its CLOSE."""
+
+        def __init__(self, sock: socket.socket) -> None:
+            super().__init__(sock)
+            self._order = ChannelOrder()
+
+        def send_message(self, data: paramiko.Message) -> None:
+            if self._order.admits(data.asbytes()):
+                super().send_message(data)
+
+        def read_message(self) -> tuple[int, paramiko.Message]:
+            kind, message = super().read_message()
+            self._order.came(kind, message.asbytes())
+            return kind, message
+
+    return Ordered
 
 
 def _private_key(login: SshLogin) -> paramiko.PKey:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lab.ssh._dial import MeteredSocket
@@ -200,6 +201,18 @@ class Pump:
     def end_input(self) -> None:
         """Tell the command that its standard input ends here."""
         self._channel.shutdown_write()
+
+    def await_end(self, timeout_s: float) -> None:
+        """Wait until the other end closes the channel, throwing away what comes; raises nothing at the limit.
+
+        dropbear 2022.83 breaks the connection off ("Failed assertion `!channel->sent_close'") when it is told to close
+        a channel whose command still writes.
+        """
+        deadline = time.monotonic() + timeout_s
+        with suppress(TimeoutError, PeerGone):
+            while not self._channel.closed:
+                self.discard()
+                self.wait(deadline, at_most_s=0.01 if self.has_ended() else 3600.0)
 
     def status(self) -> int | None:
         """The exit status, when it came."""

@@ -88,7 +88,7 @@ class Shell:
     """One shell over one channel, one command at a time. After an exception `so_far` tells; then close it."""
 
     def __init__(self, pump: Pump) -> None:
-        self._pump = pump
+        self.pump = pump
         self._hello: Marked | None = None
         self._out: Marked | None = None
         self._err: Marked | None = None
@@ -110,7 +110,7 @@ class Shell:
         self._out = out = Marked(marker, Bounded(limit_bytes))
         self._err = err = Marked(marker, Bounded(limit_bytes))
         if self.pid is not None:
-            self._pump.discard()  # what background processes of earlier commands wrote meanwhile
+            self.pump.discard()  # what background processes of earlier commands wrote meanwhile
             self._send(line, deadline)
             self._read(out, err, deadline)
         else:
@@ -132,12 +132,12 @@ class Shell:
         return Output(self._out.number, self._out.so_far(), self._err.so_far(), out.truncated or err.truncated)
 
     def close(self) -> None:
-        self._pump.close()
+        self.pump.close()
 
     def _read(self, out: Marked, err: Marked, deadline: float) -> None:
         while self._incomplete():
             try:
-                got_out, got_err = self._pump.read(deadline)
+                got_out, got_err = self.pump.read(deadline)
             except EOFError:
                 raise ShellLost("the shell ended") from None
             out.feed(got_out)
@@ -148,7 +148,7 @@ class Shell:
 
     def _send(self, text: str, deadline: float) -> None:
         try:
-            self._pump.send(text.encode(errors="surrogateescape"), deadline)
+            self.pump.send(text.encode(errors="surrogateescape"), deadline)
         except EOFError:
             raise ShellLost("the shell ended") from None
 

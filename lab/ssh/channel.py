@@ -31,6 +31,7 @@ log = lab_log.get(__name__)
 _OUTPUT_BOUND = 4 << 20  # a stream
 _SHOWN = 400  # bytes of output in a message
 _KILL_S = 5.0
+_END_S = 2.0  # a program that left its parent may hold the channel open
 _SIGN_OF_LIFE_S = 15.0  # an emulated guest on a busy machine answers late
 # The last argument is the content's size: a connection that is cut ends the input as a finished one does.
 _WRITE = """set -e
@@ -118,7 +119,7 @@ class SshChannel:
                 finished = pump.has_ended()
             finally:
                 if not finished:
-                    self._kill(task.await_pid(pump))
+                    self._kill(task.await_pid(pump), pump)
 
     def read(self, path: PurePath, *, limit_bytes: int = 16 << 20) -> bytes:
         """A file's content. Raises `GuestCommandFailed` when it cannot be read or is larger than the limit."""
@@ -204,7 +205,7 @@ class SshChannel:
             with self._in_our_words(argv, deadline, shell.so_far):
                 output = shell.run(argv, deadline=deadline, limit_bytes=limit_bytes)
         except BaseException:
-            self._kill(shell.pid)
+            self._kill(shell.pid, shell.pump)
             shell.close()
             raise
         self._shell = shell
@@ -217,7 +218,7 @@ class SshChannel:
                 with self._in_our_words(argv, deadline, task.so_far):
                     return task.run(pump, stdin, deadline)
             except BaseException:
-                self._kill(task.await_pid(pump))
+                self._kill(task.await_pid(pump), pump)
                 raise
 
     @contextmanager
@@ -228,8 +229,11 @@ class SshChannel:
         finally:
             pump.close()
 
-    def _kill(self, pid: int | None) -> None:
-        """End what runs under a process of the guest, as far as that is possible; never raises a lab's error."""
+    def _kill(self, pid: int | None, its: Pump) -> None:
+        """End what runs under a process of the guest and see its channel end, as far as that is possible.
+
+        Never raises a lab's error.
+        """
         if pid is None or not self._connection.is_active():
             return
         task = Exec(("/bin/sh", "-c", _KILL, "sh", str(pid)), 4096)
@@ -237,6 +241,7 @@ class SshChannel:
         try:
             with self._channel_for(task, deadline) as pump:
                 task.run(pump, b"", deadline)
+            its.await_end(_END_S)
         except (GuestError, OSError, EOFError) as reason:
             log.info("ssh.kill-failed", pid=pid, reason=reason)
 

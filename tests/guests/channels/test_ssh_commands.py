@@ -239,7 +239,7 @@ def test_output_of_an_earlier_background_process_is_not_in_a_later_answer(sshd: 
     channel.run(("sh", "-c", f"(until [ -e {path} ]; do sleep 0.1; done; echo late) &"))
     path.touch()
     assert channel._shell is not None
-    came = channel._shell._pump._channel.recv_ready
+    came = channel._shell.pump._channel.recv_ready
     waiting.until(came, what="what the background process says", timeout_s=60)
 
     assert channel.run(("echo", "now")).stdout == b"now\n"

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,9 +14,7 @@ from lab.errors import (
     HypervisorRefused,
     LabBusy,
     LabDiskFull,
-    LabError,
     MachineVanished,
-    WaitedTooLong,
 )
 from lab.hypervisors import _qemu_arguments as arguments
 from lab.hypervisors import _qemu_boot_disk as boot_disk
@@ -27,14 +22,12 @@ from lab.hypervisors import _qemu_firmware as firmware
 from lab.hypervisors import _qemu_networks as networks
 from lab.hypervisors import _qemu_overlay as overlay
 from lab.hypervisors import _qemu_ports as ports
+from lab.hypervisors import _qemu_process as qemu
 from lab.hypervisors import _qemu_tpm as tpm
 from lab.hypervisors._qemu_arguments import Files, Hardware
 from lab.hypervisors._qemu_monitor import Monitor, MonitorLost, talk
-from lab.hypervisors._qemu_store import Directory, Mark, Running
+from lab.hypervisors._qemu_store import Directory, Mark
 
-START_LIMIT_S = 60.0
-_CLOSING_S = 30.0  # for what ends by itself, which is at once on a machine that has time
-_KEEPER = Path(__file__).with_name("_qemu_keeper.py")
 _PACKAGES = {
     "qemu-img": "qemu-utils",
     **dict.fromkeys(("cp", "dd"), "coreutils"),
@@ -165,20 +158,20 @@ def launch(
     """
     mark = directory.change(wanted="running", resets=0, fired=0)
     try:
-        _launch(directory, (*_line(mark, directory, alter), *extra), incoming)
+        qemu.start(directory, (*_line(mark, directory, alter), *extra), incoming)
     except LabBusy:
         if mark.fixed_port or not any(mark.forwards.values()):
             raise
         # The ports of the last start are somebody else's now: any others will do.
         mark = directory.change(forwards=dict.fromkeys(mark.forwards, 0))
-        _launch(directory, (*_line(mark, directory, alter), *extra), incoming)
+        qemu.start(directory, (*_line(mark, directory, alter), *extra), incoming)
     try:
         with talk(directory.here) as monitor:
             directory.change(forwards=ports.told(monitor))
             networks.join_all(directory, monitor)
     except MonitorLost:
         # A guest that has powered off before we could ask did start.
-        if not _ends(directory) or state(directory) is not MachineState.STOPPED:
+        if not qemu.ends(directory) or state(directory) is not MachineState.STOPPED:
             require_up(directory)
             raise
     _log.info("machine.started", machine=mark.spec.name, directory=directory.path, incoming=incoming)
@@ -190,7 +183,7 @@ def launch_beside(there: Directory) -> None:
     Raises as `launch`.
     """
     mark = there.read()
-    _launch(there, (*arguments.words(hardware(mark, there), {}), "-S", "-incoming", "defer"), None)
+    qemu.start(there, (*arguments.words(hardware(mark, there), {}), "-S", "-incoming", "defer"), None)
     with talk(there.here) as monitor:
         networks.join_all(there, monitor)
 
@@ -198,73 +191,6 @@ def launch_beside(there: Directory) -> None:
 def _line(mark: Mark, directory: Directory, alter: Alter | None) -> list[str]:
     made = hardware(mark, directory)
     return arguments.words(made if alter is None else alter(made), _wanted_forwards(mark))
-
-
-def _launch(directory: Directory, line: Sequence[str], incoming: Path | None) -> None:
-    directory.forget_process()
-    profile = directory.read().spec.profile
-    sockets = (directory.here / name for name in ("qmp.sock", "agent.sock", arguments.LINE_SOCKET))
-    for left in (*sockets, *directory.here.glob("stderr.log*")):
-        left.unlink(missing_ok=True)
-    tpm.prepare(directory.here, profile)
-    job = {
-        "directory": str(directory.here),
-        "console": str(directory.path),
-        "argv": line,
-        "incoming": None if incoming is None else str(incoming),
-        "tpm": tpm.command(profile),
-    }
-    # -I -S: neither the environment nor site packages can change or slow the keeper.
-    keeper = process.run([sys.executable, "-I", "-S", _KEEPER], timeout_s=START_LIMIT_S, stdin=json.dumps(job).encode())
-    answer = json.loads(keeper.stdout or "{}")
-    if "error" in answer:
-        raise process.disk_full_or(OSError(answer["errno"], answer["error"]), f"starting {line[0]}")
-    running = directory.running()
-    if running is None:
-        raise HypervisorRefused(
-            f"the keeper of {directory.path.name} did not start QEMU: {keeper.stderr.strip()[-500:]}"
-        )
-    try:
-        answers = lambda: _answers(directory, running)  # noqa: E731
-        waiting.until(answers, what="QEMU's monitor to answer", timeout_s=START_LIMIT_S, longest_pause_s=0.03)
-    except LabError:
-        _end(running)
-        raise
-
-
-def _answers(directory: Directory, running: Running) -> bool:
-    if not running.is_alive():
-        raise _start_error(directory, running)
-    try:
-        with talk(directory.here) as monitor:
-            return bool(monitor.status())
-    except MonitorLost:
-        return False
-
-
-def _start_error(directory: Directory, running: Running) -> LabError:
-    said = _last_words(directory, running)
-    what = f"QEMU ended while starting: {said}"
-    if "Could not set up host forwarding" in said:
-        return LabBusy(f"a port of 127.0.0.1 is taken: {said}", hint="choose another ssh_port, or 0 for any free one")
-    if "No space left on device" in said:
-        return LabDiskFull(what, hint="free some space and run again")
-    if "cannot set up guest memory" in said or "Cannot allocate memory" in said:
-        return LabBusy(f"this machine has not enough free memory: {said}", hint="run fewer cells at once")
-    # Nobody but the system, out of memory, or a person ends a program so.
-    return (MachineVanished if directory.events().exit_status == -signal.SIGKILL else HypervisorRefused)(what)
-
-
-def _last_words(directory: Directory, running: Running) -> str:
-    try:
-        # The keeper writes down what was still in the pipe, then ends.
-        ended = lambda: not process.is_alive(running.keeper_pid, running.keeper_started)  # noqa: E731
-        waiting.until(ended, what="the keeper to write QEMU's last words", timeout_s=_CLOSING_S)
-    except WaitedTooLong as reason:
-        _log.warning("keeper.lingers", reason=reason)
-    status = directory.events().exit_status
-    how = "" if status is None else f" (signal {-status})" if status < 0 else f" (exit status {status})"
-    return (directory.complaint() or "it said nothing") + how
 
 
 def _wanted_forwards(mark: Mark) -> Mapping[int, int]:
@@ -319,19 +245,9 @@ def _status(directory: Directory) -> str | None:
         with talk(directory.here) as monitor:
             return monitor.status()
     except MonitorLost:
-        if _ends(directory):
+        if qemu.ends(directory):
             return None
         raise
-
-
-def _ends(directory: Directory) -> bool:
-    """Whether QEMU has ended, or does now: it closes its sockets a moment before its process is gone."""
-    running = directory.running()
-    try:
-        waiting.until(lambda: running is None or not running.is_alive(), what="QEMU to end", timeout_s=_CLOSING_S)
-    except WaitedTooLong:
-        return False
-    return True
 
 
 @contextmanager
@@ -342,7 +258,7 @@ def monitor_of(directory: Directory) -> Iterator[Monitor]:
         with talk(directory.here) as monitor:
             yield monitor
     except MonitorLost:
-        if _ends(directory):
+        if qemu.ends(directory):
             require_up(directory)
         raise
 
@@ -355,7 +271,7 @@ def require_up(directory: Directory) -> None:
     if running is not None and not running.is_alive():
         found = state(directory)
         if found is MachineState.GONE:
-            raise MachineVanished(f"the QEMU process of {name} ended unasked: {_last_words(directory, running)}")
+            raise MachineVanished(f"the QEMU process of {name} ended unasked: {qemu.last_words(directory, running)}")
     if found is MachineState.STOPPED:
         raise HypervisorRefused(f"{name} is stopped")
 
@@ -384,17 +300,4 @@ def kill_at(directory: Directory) -> None:
     """As `kill`, at the place of that directory alone."""
     running = directory.running()
     if running is not None:
-        _end(running)
-
-
-def _end(running: Running) -> None:
-    try:
-        process.end_by_id(running.pid, running.started)
-        # The keeper ends with QEMU, once it has written all that QEMU said; one that hangs would keep the files open.
-        process.end_by_id(running.keeper_pid, running.keeper_started, patience_s=_CLOSING_S)
-        # It ends with QEMU; the next start needs its files unlocked.
-        process.end_by_id(running.tpm_pid, running.tpm_started, patience_s=_CLOSING_S)
-    except subprocess.SubprocessError as reason:
-        raise HypervisorRefused(f"QEMU, process {running.pid}, cannot be ended: {reason}") from reason
-    if running.is_alive():
-        raise HypervisorRefused(f"QEMU, process {running.pid}, cannot be ended")
+        qemu.end(running)

@@ -10,9 +10,9 @@ import pytest
 
 from lab import process
 from lab.contracts import Firmware, Image, MachineSpec, Owner, Profile, Realness
-from lab.errors import HostError, HypervisorRefused, ImageError, LabDiskFull, MachineVanished, MissingTool
+from lab.errors import HostError, HypervisorRefused, ImageError, LabBusy, LabDiskFull, MachineVanished, MissingTool
 from lab.hypervisors import _qemu_accelerator as accelerator
-from lab.hypervisors import _qemu_host, _qemu_power, qemu
+from lab.hypervisors import _qemu_host, _qemu_process, qemu
 from lab.hypervisors._qemu_host import QemuHost
 
 PROFILE = Profile("plain", Firmware.BIOS, "pc", "virtio", "virtio", 1, 32)
@@ -117,12 +117,18 @@ def test_a_missing_image_is_named_before_anything_is_made(qemu_host: QemuHost, t
             r"QEMU ended while starting: something else .*status 3",
         ),
         ("kill -9 $$", MachineVanished, r"QEMU ended while starting: it said nothing \(signal 9\)"),
+        (
+            "echo 'qemu: Failed to get \"write\" lock' >&2; exit 1",
+            LabBusy,
+            "somebody else has an image open: .*write",
+        ),
         ("yes noise | head -c 3000000 >&2; exit 1", HypervisorRefused, "noise"),
     ],
 )
 def test_what_a_failing_qemu_says_becomes_the_error(
-    tmp_path: Path, script: str, error: type[Exception], said: str
+    tmp_path: Path, script: str, error: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_qemu_process, "_LOCKED_S", 0.0)
     binary = program(tmp_path, "qemu", version_script("7.2.0", script))
     disk = tmp_path / "disk.raw"
     disk.write_bytes(bytes(1 << 20))
@@ -136,7 +142,7 @@ def test_what_a_failing_qemu_says_becomes_the_error(
 
 
 def test_a_qemu_that_never_answers_is_ended_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_qemu_power, "START_LIMIT_S", 1.0)
+    monkeypatch.setattr(_qemu_process, "START_LIMIT_S", 1.0)
     binary = program(tmp_path, "qemu", version_script("7.2.0", "exec sleep 1000"))
     disk = tmp_path / "disk.raw"
     disk.write_bytes(bytes(1 << 20))

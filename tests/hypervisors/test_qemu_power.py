@@ -63,6 +63,21 @@ def test_a_machine_that_was_killed_starts_again(qemu_host: QemuHost, sector: Sec
     assert machine.state() is MachineState.RUNNING
 
 
+def test_a_machine_whose_image_is_locked_for_a_moment_starts_after_it(qemu_host: QemuHost, sector: Sector) -> None:
+    machine = qemu_host.create(sector("idle"))
+    assert isinstance(machine, QemuMachine)
+    # It opens the disk for writing, as another QEMU would, and says so.
+    words = ("stdbuf", "-oL", "qemu-io", "-f", "qcow2", "-c", "read 0 512", "-c", "sleep 3000", str(machine.directory.root))
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert b"read 512/512" in other.stdout.readline()
+
+        machine.start()
+
+        assert other.wait(60) == 0
+    assert machine.state() is MachineState.RUNNING
+
+
 def test_a_guest_that_powers_off_is_stopped(qemu_host: QemuHost, sector: Sector) -> None:
     machine = started(qemu_host, sector("powering_off"))
 

@@ -104,13 +104,11 @@ def talk(directory: Path) -> Iterator[Monitor]:
         except (QMPError, OSError, EOFError, AssertionError) as reason:
             # AssertionError: qemu.qmp (protocol.py, connect) asserts that QEMU has not hung up since its greeting.
             raise MonitorLost(f"QEMU's monitor in {directory} does not answer: {reason}") from reason
-        try:
-            yield Monitor(client, loop)
-        finally:
-            try:
-                loop.run_until_complete(client.disconnect())
-            except (QMPError, OSError, EOFError) as reason:
-                # QEMU may end while we speak, by our own request; the caller judges that by its process.
-                logging.getLogger(__name__).debug("disconnect: %s", reason)
+        yield Monitor(client, loop)
     finally:
+        try:
+            loop.run_until_complete(client.disconnect())
+        except (QMPError, OSError, EOFError) as reason:
+            # QEMU may end while we speak, by our own request; the caller judges that by its process.
+            logging.getLogger(__name__).debug("disconnect: %s", reason)
         loop.close()

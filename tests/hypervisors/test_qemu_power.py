@@ -67,19 +67,8 @@ def test_a_machine_whose_image_is_locked_for_a_moment_starts_after_it(qemu_host:
     machine = qemu_host.create(sector("idle"))
     assert isinstance(machine, QemuMachine)
     # It opens the disk for writing, as another QEMU would, and says so.
-    words = (
-        "stdbuf",
-        "-oL",
-        "qemu-io",
-        "-f",
-        "qcow2",
-        "-c",
-        "read 0 512",
-        "-c",
-        "sleep 3000",
-        str(machine.directory.root),
-    )
-    with subprocess.Popen(words, stdout=subprocess.PIPE) as other:
+    asked = ("-f", "qcow2", "-c", "read 0 512", "-c", "sleep 3000", str(machine.directory.root))
+    with subprocess.Popen(("stdbuf", "-oL", "qemu-io", *asked), stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert b"read 512/512" in other.stdout.readline()
 

@@ -18,21 +18,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from lab import waiting
-from lab.errors import GuestError, GuestUnreachable, WaitedTooLong
+from lab.errors import GuestUnreachable, WaitedTooLong
 from lab.hypervisors import _machine_directory as files
 from lab.hypervisors import _qemu_power as power
+from lab.hypervisors._guest_agent import ANSWER_BYTES, AgentRefused
 from lab.hypervisors._qemu_store import Directory
 
 SOCKET = "agent.sock"
-ANSWER_BYTES = 1 << 20  # of a command that does not say how much it wants
 _STALE_BYTES = 64 << 20  # what the guest may have left on the line: the longest answer, and some more
 _STALE_LINES = 1000
 _DELIMITER = b"\xff"
 _SHOWN = 300
-
-
-class AgentRefused(GuestError):
-    """The agent answered with an error; the words are the guest's."""
 
 
 class Agent:

@@ -61,6 +61,7 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 
 
 _BELOW_ALL_DRIVERS = (
+    "lab.hypervisors._guest_agent",
     "lab.hypervisors._machine_directory",
     "lab.hypervisors._picture",
     "lab.hypervisors._reached_host",

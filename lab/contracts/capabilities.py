@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
@@ -301,6 +302,61 @@ class OffersVsock(Protocol):
         """A local TCP port whose connections end at that vsock port of the guest."""
 
 
+KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""What names a key-value pair: what every store of such pairs takes."""
+KEY_VALUE_BYTES = 1000
+"""The longest value, in UTF-8; a KVP of Hyper-V holds 1023 characters, xenstore 2048 bytes."""
+
+
+@runtime_checkable
+class ExchangesKeyValues(Protocol):
+    """Of a machine: host and guest leave each other short texts under names, without a network.
+
+    Xen's xenstore, Hyper-V's KVP and VMware's guestinfo are such stores. A name is a `KEY_NAME`; a text has at most
+    `KEY_VALUE_BYTES` bytes and no NUL. They are of a machine that is on, and may be gone when it was off or moved.
+    Every method raises `HypervisorRefused` of a machine that is off.
+    """
+
+    def key_store(self) -> str:
+        """Which it is, so that a guest can be told how to speak to it: "xenstore"."""
+
+    def set_key(self, name: str, value: str) -> None:
+        """The guest can read it when this returns. Raises `HypervisorRefused` for what is no name or no such text."""
+
+    def key(self, name: str) -> str | None:
+        """What the guest left there last, bytes that are no UTF-8 replaced; `None` when nothing is.
+
+        In a store that both write to, also what the host left. Raises `HypervisorRefused` for more than
+        `KEY_VALUE_BYTES`: a guest can leave anything.
+        """
+
+    def key_names(self) -> Sequence[str]:
+        """The names under which something is, sorted, of them the first thousand; what is no `KEY_NAME` is left out."""
+
+    def delete_key(self, name: str) -> None:
+        """Safe to call twice."""
+
+
+@runtime_checkable
+class DumpsMemory(Protocol):
+    """Of a machine: all its memory as a file for a debugger."""
+
+    def dump_memory(self, file: Path) -> None:
+        """Write an ELF core file on this machine, with holes where memory is zero; `file` is not there yet.
+
+        The machine stands still meanwhile and goes on as it was; one that crashed or is paused stays so. Raises
+        `HypervisorRefused`, also of a machine that is off, `LabDiskFull`; then no file is left.
+        """
+
+
+@runtime_checkable
+class SendsSysrq(Protocol):
+    """Of a machine: a magic SysRq key of Linux, for a kernel that listens to nothing else any more."""
+
+    def send_sysrq(self, key: str) -> None:
+        """One letter or digit. Returns when it was sent; the guest's kernel may be set not to obey (kernel.sysrq)."""
+
+
 CAPABILITY_PROTOCOLS: Mapping[Capability, type] = {
     Capability.SNAPSHOTS: Snapshots,
     Capability.WARM_CLONES: ClonesWarm,
@@ -326,4 +382,7 @@ CAPABILITY_PROTOCOLS: Mapping[Capability, type] = {
     Capability.GUEST_ADDRESSES: ReportsAddresses,
     Capability.FILESYSTEM_FREEZE: FreezesFilesystems,
     Capability.VSOCK: OffersVsock,
+    Capability.KEY_VALUES: ExchangesKeyValues,
+    Capability.MEMORY_DUMP: DumpsMemory,
+    Capability.SYSRQ: SendsSysrq,
 }

@@ -48,6 +48,9 @@ class Capability(StrEnum):
     GUEST_ADDRESSES = "guest-addresses"
     FILESYSTEM_FREEZE = "filesystem-freeze"
     VSOCK = "vsock"
+    KEY_VALUES = "key-values"
+    MEMORY_DUMP = "memory-dump"
+    SYSRQ = "sysrq"
 
 
 class MachineState(StrEnum):

@@ -42,6 +42,8 @@ LIMITS: Mapping[Capability, str] = {
     Capability.GUEST_ADDRESSES: "User-Mode Linux has no agent of its own and no channel for one",
     Capability.FILESYSTEM_FREEZE: "User-Mode Linux can thaw the guest's file systems, but not freeze them",
     Capability.VSOCK: "User-Mode Linux has no sockets between host and guest",
+    Capability.KEY_VALUES: "User-Mode Linux has no store of keys that host and guest share",
+    Capability.MEMORY_DUMP: "User-Mode Linux keeps its memory in a deleted file and writes it into no core file",
 }
 _VERSION = re.compile(r"^(\d+\.\d+[0-9a-z.+-]*)$", re.MULTILINE)
 

@@ -42,7 +42,7 @@ _EXAMINE = (
     """# look at a host
 xl info || exit 3
 printf '\\0'
-for tool in xenstore-read xenstore-write losetup flock sha256sum gzip truncate ip; do
+for tool in xenstore-read xenstore-write xenstore-list xenstore-rm losetup flock sha256sum gzip truncate ip; do
   command -v "$tool" >/dev/null || echo "no $tool"
 done
 cp --help 2>&1 | grep -q -e --reflink || echo "no GNU cp"

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from lab.contracts import Endpoint, MachineSpec, MachineState, Migration
 from lab.errors import GuestHasNoNetwork, HypervisorRefused
+from lab.hypervisors import _sysrq as sysrq
+from lab.hypervisors import _xen_dump as dump
 from lab.hypervisors import _xen_images as images
+from lab.hypervisors import _xen_keys as keys
 from lab.hypervisors import _xen_move as move
 from lab.hypervisors import _xen_plugs as plugs
 from lab.hypervisors import _xen_power as power
@@ -219,10 +223,35 @@ class XenMachine:
         return power.require_up(self._machine).vcpus
 
     # -----------------------------------------------------------------------------------------------------
+    # Keys that host and guest share
+
+    def key_store(self) -> str:
+        return keys.STORE
+
+    def set_key(self, name: str, value: str) -> None:
+        keys.write(self._machine, name, value)
+
+    def key(self, name: str) -> str | None:
+        return keys.read(self._machine, name)
+
+    def key_names(self) -> Sequence[str]:
+        return keys.names(self._machine)
+
+    def delete_key(self, name: str) -> None:
+        keys.forget(self._machine, name)
+
+    # -----------------------------------------------------------------------------------------------------
     # What a person would do with buttons and cables
 
     def inject_nmi(self) -> None:
         power.command(self._machine, "trigger", str(power.require_up(self._machine).domid), "nmi")
+
+    def send_sysrq(self, key: str) -> None:
+        """Through xenstore, where the guest's kernel watches for it (drivers/xen/manage.c)."""
+        power.command(self._machine, "sysrq", str(power.require_up(self._machine).domid), sysrq.checked(key))
+
+    def dump_memory(self, file: Path) -> None:
+        dump.dump(self._machine, file)
 
     def screenshot(self) -> bytes:
         """Raises `NotSupported` for PV and PVH, which have no display; `HypervisorRefused`, `HostError`."""

@@ -48,7 +48,9 @@ class ExchangeContract:
 
         _guest(machine, booted).write(name, value.encode())
 
-        waiting.until(lambda: machine.key(name) == value, what="the host to read what the guest left", timeout_s=_SEEN_S)
+        waiting.until(
+            lambda: machine.key(name) == value, what="the host to read what the guest left", timeout_s=_SEEN_S
+        )
         assert name in machine.key_names()
         machine.delete_key(name)
         assert machine.key(name) is None

@@ -1,4 +1,4 @@
-"""A dump of a machine's memory on this machine: a new file that only its owner reads, and that is whole or not there."""
+"""A dump of a machine's memory on this machine: a new file, for its owner alone, that is whole or not there."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Keys that host and guest share: the folder `data` of a domain in xenstore, where libxl lets the guest write.
 
-The programs of xenstore-utils write a value down as printable ASCII without line breaks, and take it so (of all releases
-since Xen 3.3: tools/xenstore/xenstore_client.c, sanitise_value and unsanitise_value).
+The programs of xenstore-utils write a value down as printable ASCII without line breaks, and take it so
+(tools/xenstore/xenstore_client.c, sanitise_value and unsanitise_value).
 """
 
 from __future__ import annotations

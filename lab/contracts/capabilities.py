@@ -214,6 +214,23 @@ class MigratesLive(Protocol):
 
 
 @runtime_checkable
+class MigratesCold(Protocol):
+    """Of a machine: it moves to another place while it does not run, off or asleep."""
+
+    def place(self) -> str:
+        """Where it is now: another answer after each migration."""
+
+    def cold_destinations(self) -> Sequence[str]:
+        """Where `migrate_cold` can bring it; empty when nowhere, or when it runs."""
+
+    def migrate_cold(self, destination: str, *, timeout_s: float = 900.0) -> Migration:
+        """Carry disks, snapshots and saved state; the next `start` is there. Name, addresses and endpoints stay.
+
+        Raises `HypervisorRefused`, also when it runs; it then is where it was.
+        """
+
+
+@runtime_checkable
 class TakesSerialInput(Protocol):
     """Of a machine: its serial console works in the other direction too."""
 
@@ -303,18 +320,15 @@ class OffersVsock(Protocol):
 
 
 KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-"""What names a key-value pair: what every store of such pairs takes."""
-KEY_VALUE_BYTES = 1000
-"""The longest value, in UTF-8; a KVP of Hyper-V holds 1023 characters, xenstore 2048 bytes."""
+KEY_VALUE_BYTES = 1000  # in UTF-8: a KVP of Hyper-V holds 1023 characters, xenstore 2048 bytes
 
 
 @runtime_checkable
 class ExchangesKeyValues(Protocol):
     """Of a machine: host and guest leave each other short texts under names, without a network.
 
-    Xen's xenstore, Hyper-V's KVP and VMware's guestinfo are such stores. A name is a `KEY_NAME`; a text has at most
-    `KEY_VALUE_BYTES` bytes and no NUL. They are of a machine that is on, and may be gone when it was off or moved.
-    Every method raises `HypervisorRefused` of a machine that is off.
+    Xen's xenstore, Hyper-V's KVP, VMware's guestinfo. A name is a `KEY_NAME`, a text has no NUL. They are of a machine
+    that is on (`HypervisorRefused` of others), and may be gone when it was off or moved.
     """
 
     def key_store(self) -> str:
@@ -324,14 +338,13 @@ class ExchangesKeyValues(Protocol):
         """The guest can read it when this returns. Raises `HypervisorRefused` for what is no name or no such text."""
 
     def key(self, name: str) -> str | None:
-        """What the guest left there last, bytes that are no UTF-8 replaced; `None` when nothing is.
+        """What the guest, or in a store that both write to the host, left there last; `None` when nothing is.
 
-        In a store that both write to, also what the host left. Raises `HypervisorRefused` for more than
-        `KEY_VALUE_BYTES`: a guest can leave anything.
+        What is no UTF-8 is replaced. Raises `HypervisorRefused` for more than `KEY_VALUE_BYTES`.
         """
 
     def key_names(self) -> Sequence[str]:
-        """The names under which something is, sorted, of them the first thousand; what is no `KEY_NAME` is left out."""
+        """The names under which something is, sorted, at most a thousand."""
 
     def delete_key(self, name: str) -> None:
         """Safe to call twice."""
@@ -344,8 +357,8 @@ class DumpsMemory(Protocol):
     def dump_memory(self, file: Path) -> None:
         """Write an ELF core file on this machine, with holes where memory is zero; `file` is not there yet.
 
-        The machine stands still meanwhile and goes on as it was; one that crashed or is paused stays so. Raises
-        `HypervisorRefused`, also of a machine that is off, `LabDiskFull`; then no file is left.
+        The machine stands still meanwhile and is then as it was: also one that crashed. Raises `HypervisorRefused`
+        (of one that is off), `LabDiskFull`; then no file is left.
         """
 
 
@@ -372,6 +385,7 @@ CAPABILITY_PROTOCOLS: Mapping[Capability, type] = {
     Capability.MEMORY_HOTPLUG: HotplugsMemory,
     Capability.SAVED_STATE: SavesState,
     Capability.LIVE_MIGRATION: MigratesLive,
+    Capability.COLD_MIGRATION: MigratesCold,
     Capability.SERIAL_INPUT: TakesSerialInput,
     Capability.WATCHDOG: Watches,
     Capability.TPM: EmulatesTpm,

@@ -105,6 +105,7 @@ class QemuHost:
             Capability.SECURE_BOOT: firmware.lacks_for_secure_boot(),
             Capability.VSOCK: _NO_VSOCK,
             Capability.KEY_VALUES: _NO_KEYS,
+            Capability.COLD_MIGRATION: "QEMU of the lab has one place for a machine that does not run: this machine",
         }
         return {capability: reason for capability, reason in lacking.items() if reason}
 

@@ -27,6 +27,7 @@ LIMITS: Mapping[Capability, str] = {
     Capability.WARM_CLONES: "User-Mode Linux cannot save the memory of a machine",
     Capability.SAVED_STATE: "User-Mode Linux cannot save the memory of a machine",
     Capability.LIVE_MIGRATION: "User-Mode Linux cannot bring the memory of a machine into another process",
+    Capability.COLD_MIGRATION: "User-Mode Linux of the lab has one place for its machines: this machine",
     Capability.BALLOON: "User-Mode Linux takes pages from the guest without taking them from its MemTotal",
     Capability.MEMORY_HOTPLUG: "User-Mode Linux takes its memory at the start; its kernel knows no memory modules",
     Capability.CPU_HOTPLUG: "User-Mode Linux has one processor",

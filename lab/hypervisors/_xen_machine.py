@@ -10,6 +10,7 @@ from pathlib import Path
 from lab.contracts import Endpoint, MachineSpec, MachineState, Migration
 from lab.errors import GuestHasNoNetwork, HypervisorRefused
 from lab.hypervisors import _sysrq as sysrq
+from lab.hypervisors import _xen_cold as cold
 from lab.hypervisors import _xen_dump as dump
 from lab.hypervisors import _xen_images as images
 from lab.hypervisors import _xen_keys as keys
@@ -159,7 +160,8 @@ class XenMachine:
         return power.look(self._machine).has_saved_state
 
     def discard_saved_state(self) -> None:
-        self._machine.link.run(("rm", "-f", self._machine.folder.file("saved")))
+        folder = self._machine.folder
+        self._machine.link.run(("rm", "-f", folder.file("saved"), folder.file("came.cfg")))
 
     # -----------------------------------------------------------------------------------------------------
     # Places
@@ -176,6 +178,15 @@ class XenMachine:
         Raises `HypervisorRefused`, and `NotSupported` for PV where this Xen has no log of dirty pages for it.
         """
         moved = move.migrate(self._machine, self._site, destination, with_storage=with_storage, timeout_s=timeout_s)
+        self._machine, self._site = moved.machine, moved.site
+        return moved.took
+
+    def cold_destinations(self) -> Sequence[str]:
+        return cold.destinations(self._machine, self._site)
+
+    def migrate_cold(self, destination: str, *, timeout_s: float = 900.0) -> Migration:
+        """To a host that this one has met. Raises `HypervisorRefused`."""
+        moved = cold.migrate(self._machine, self._site, destination, timeout_s=timeout_s)
         self._machine, self._site = moved.machine, moved.site
         return moved.took
 

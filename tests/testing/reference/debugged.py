@@ -1,23 +1,24 @@
-"""The reference machine with keys that host and guest share, dumps of its memory, and magic keys for its kernel."""
+"""The reference machine with keys that it shares with its host, dumps of its memory, magic keys, and cold migration."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import struct
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab.contracts import KEY_NAME, KEY_VALUE_BYTES
+from lab.contracts import KEY_NAME, KEY_VALUE_BYTES, MachineState, Migration
 from lab.errors import HypervisorRefused
-from tests.testing.reference.moving import MovingMachine
+from tests.testing.reference.moving import PLACES, MovingMachine
 
 _HEAD = struct.Struct("<IIII")
 _READ, _WRITE, _ERROR = 2, 11, 16
 
 
 class DebuggedMachine(MovingMachine):
-    """With a xenstore of one folder."""
+    """With a xenstore of one folder, and places to be carried to."""
 
     def boot(self) -> None:
         super().boot()
@@ -85,6 +86,23 @@ class DebuggedMachine(MovingMachine):
 
     def _keep(self, known: dict[str, str]) -> None:
         self._keys().write_text(json.dumps(known))
+
+    # -- cold migration ------------------------------------------------------------------------------------
+
+    def cold_destinations(self) -> Sequence[str]:
+        return () if self.state() is not MachineState.STOPPED else self.destinations()
+
+    def migrate_cold(self, destination: str, *, timeout_s: float = 900.0) -> Migration:
+        if destination not in PLACES or (self.state() is not MachineState.STOPPED and self.lie != "carries-what-runs"):
+            raise HypervisorRefused(f"{self.name} cannot be brought to {destination}")
+        if self.lie == "carries-no-disk":
+            shutil.rmtree(self.root / "var/tmp")
+            (self.root / "var/tmp").mkdir()
+        if self.lie == "carries-no-memory":
+            self.discard_saved_state()
+        if self.lie != "carries-in-words":
+            self._place = destination
+        return Migration(0.1, 100.0, 1 << 20)
 
     # -- dumps, magic keys ---------------------------------------------------------------------------------
 

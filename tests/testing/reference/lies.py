@@ -296,4 +296,24 @@ LIES = (
     ),
     Lie("sysrq-nowhere", "sends a magic key nowhere", ("test_a_magic_key_reaches_the_kernel",)),
     Lie("any-sysrq", "takes anything for a magic key", ("test_what_is_no_magic_key_is_refused",)),
+    Lie(
+        "carries-in-words",
+        "says that it carried a machine away",
+        ("test_a_guest_that_slept_goes_on_at_another_place", "test_a_machine_that_is_off_boots_at_another_place"),
+    ),
+    Lie(
+        "carries-no-memory",
+        "leaves behind what a machine slept with",
+        ("test_a_guest_that_slept_goes_on_at_another_place",),
+    ),
+    Lie(
+        "carries-no-disk",
+        "carries a machine without its disk",
+        ("test_a_guest_that_slept_goes_on_at_another_place", "test_a_machine_that_is_off_boots_at_another_place"),
+    ),
+    Lie(
+        "carries-what-runs",
+        "carries a machine that runs",
+        ("test_a_machine_is_not_carried_while_it_runs_nor_to_nowhere",),
+    ),
 )

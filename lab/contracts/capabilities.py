@@ -217,8 +217,7 @@ class MigratesLive(Protocol):
 class MigratesCold(Protocol):
     """Of a machine: it moves to another place while it does not run, off or asleep."""
 
-    def place(self) -> str:
-        """Where it is now: another answer after each migration."""
+    def place(self) -> str: ...
 
     def cold_destinations(self) -> Sequence[str]:
         """Where `migrate_cold` can bring it; empty when nowhere, or when it runs."""
@@ -355,10 +354,9 @@ class DumpsMemory(Protocol):
     """Of a machine: all its memory as a file for a debugger."""
 
     def dump_memory(self, file: Path) -> None:
-        """Write an ELF core file on this machine, with holes where memory is zero; `file` is not there yet.
+        """Write an ELF core file on this machine, where none is yet. The machine stands still, and is then as it was.
 
-        The machine stands still meanwhile and is then as it was: also one that crashed. Raises `HypervisorRefused`
-        (of one that is off), `LabDiskFull`; then no file is left.
+        Raises `HypervisorRefused` (of a machine that is off), `LabDiskFull`; then no file is left.
         """
 
 
@@ -367,7 +365,7 @@ class SendsSysrq(Protocol):
     """Of a machine: a magic SysRq key of Linux, for a kernel that listens to nothing else any more."""
 
     def send_sysrq(self, key: str) -> None:
-        """One letter or digit. Returns when it was sent; the guest's kernel may be set not to obey (kernel.sysrq)."""
+        """One letter or digit. The guest's kernel may be set not to obey (kernel.sysrq)."""
 
 
 CAPABILITY_PROTOCOLS: Mapping[Capability, type] = {

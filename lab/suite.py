@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection
 from typing import NoReturn, TypeVar
 
 from lab import waiting
-from lab.checking import devices, linux, mark, netboot, processors, tpm, wire, witness
+from lab.checking import devices, key_values, linux, mark, netboot, processors, tpm, wire, witness
 from lab.checking.abilities import who_can
 from lab.checking.handed import Evidence, Measurements
 from lab.checking.outcomes import Blocked, NotApplicable
@@ -29,6 +29,7 @@ from lab.contracts import (
     CommandResult,
     CopiesFiles,
     EmulatesTpm,
+    ExchangesKeyValues,
     Firmware,
     FreezesFilesystems,
     HotplugsCpus,
@@ -49,6 +50,7 @@ from lab.contracts import (
     RunsInGuest,
     SavesState,
     SecureBoots,
+    SendsSysrq,
     SharesNetworks,
     Snapshots,
     TakesScreenshots,
@@ -68,6 +70,7 @@ __all__ = [
     "CopiesFiles",
     "EmulatesTpm",
     "Evidence",
+    "ExchangesKeyValues",
     "Firmware",
     "FreezesFilesystems",
     "Guest",
@@ -96,6 +99,7 @@ __all__ = [
     "RunsInGuest",
     "SavesState",
     "SecureBoots",
+    "SendsSysrq",
     "SharesNetworks",
     "Snapshots",
     "TakesScreenshots",
@@ -105,6 +109,7 @@ __all__ = [
     "blocked",
     "check",
     "devices",
+    "key_values",
     "linux",
     "netboot",
     "not_applicable",

@@ -7,6 +7,7 @@ import inspect
 import itertools
 import json
 import sys
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -135,6 +136,7 @@ def drivers() -> str:
             md.first_sentences(driver),
             f"Realness: `{driver.REALNESS.value}`. Extra: `pip install 'interop-lab[{name}]'`.",
             md.keys(driver.Settings, prefix="lab_"),
+            *(part for model in _entries_of(driver.Settings) for part in (f"### {model.__name__}", _described(model))),
             md.table(("profile of inventories/profiles.yaml", "can be made"), refusals),
         ]
         limits = _limits(name)
@@ -142,6 +144,14 @@ def drivers() -> str:
             rows = [(md.code(it.value), limits[it]) for it in Capability if it in limits]
             parts += ["What none of its hosts can do:", md.table(("capability", "why"), rows)]
     return md.page("Drivers", *parts)
+
+
+def _entries_of(settings: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    """The models that a key of the settings lists."""
+    for field in settings.model_fields.values():
+        for one in typing.get_args(field.annotation):
+            if inspect.isclass(one) and issubclass(one, BaseModel):
+                yield one
 
 
 def driver_contract() -> str:

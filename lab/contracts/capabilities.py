@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
@@ -213,6 +214,22 @@ class MigratesLive(Protocol):
 
 
 @runtime_checkable
+class MigratesCold(Protocol):
+    """Of a machine: it moves to another place while it does not run, off or asleep."""
+
+    def place(self) -> str: ...
+
+    def cold_destinations(self) -> Sequence[str]:
+        """Where `migrate_cold` can bring it; empty when nowhere, or when it runs."""
+
+    def migrate_cold(self, destination: str, *, timeout_s: float = 900.0) -> Migration:
+        """Carry disks, snapshots and saved state; the next `start` is there. Name, addresses and endpoints stay.
+
+        Raises `HypervisorRefused`, also when it runs; it then is where it was.
+        """
+
+
+@runtime_checkable
 class TakesSerialInput(Protocol):
     """Of a machine: its serial console works in the other direction too."""
 
@@ -301,6 +318,56 @@ class OffersVsock(Protocol):
         """A local TCP port whose connections end at that vsock port of the guest."""
 
 
+KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+KEY_VALUE_BYTES = 1000  # in UTF-8: a KVP of Hyper-V holds 1023 characters, xenstore 2048 bytes
+
+
+@runtime_checkable
+class ExchangesKeyValues(Protocol):
+    """Of a machine: host and guest leave each other short texts under names, without a network.
+
+    Xen's xenstore, Hyper-V's KVP, VMware's guestinfo. A name is a `KEY_NAME`, a text has no NUL. They are of a machine
+    that is on (`HypervisorRefused` of others), and may be gone when it was off or moved.
+    """
+
+    def key_store(self) -> str:
+        """Which it is, so that a guest can be told how to speak to it: "xenstore"."""
+
+    def set_key(self, name: str, value: str) -> None:
+        """The guest can read it when this returns. Raises `HypervisorRefused` for what is no name or no such text."""
+
+    def key(self, name: str) -> str | None:
+        """What the guest, or in a store that both write to the host, left there last; `None` when nothing is.
+
+        What is no UTF-8 is replaced. Raises `HypervisorRefused` for more than `KEY_VALUE_BYTES`.
+        """
+
+    def key_names(self) -> Sequence[str]:
+        """The names under which something is, sorted, at most a thousand."""
+
+    def delete_key(self, name: str) -> None:
+        """Safe to call twice."""
+
+
+@runtime_checkable
+class DumpsMemory(Protocol):
+    """Of a machine: all its memory as a file for a debugger."""
+
+    def dump_memory(self, file: Path) -> None:
+        """Write an ELF core file on this machine, where none is yet. The machine stands still, and is then as it was.
+
+        Raises `HypervisorRefused` (of a machine that is off), `LabDiskFull`; then no file is left.
+        """
+
+
+@runtime_checkable
+class SendsSysrq(Protocol):
+    """Of a machine: a magic SysRq key of Linux, for a kernel that listens to nothing else any more."""
+
+    def send_sysrq(self, key: str) -> None:
+        """One letter or digit. The guest's kernel may be set not to obey (kernel.sysrq)."""
+
+
 CAPABILITY_PROTOCOLS: Mapping[Capability, type] = {
     Capability.SNAPSHOTS: Snapshots,
     Capability.WARM_CLONES: ClonesWarm,
@@ -316,6 +383,7 @@ CAPABILITY_PROTOCOLS: Mapping[Capability, type] = {
     Capability.MEMORY_HOTPLUG: HotplugsMemory,
     Capability.SAVED_STATE: SavesState,
     Capability.LIVE_MIGRATION: MigratesLive,
+    Capability.COLD_MIGRATION: MigratesCold,
     Capability.SERIAL_INPUT: TakesSerialInput,
     Capability.WATCHDOG: Watches,
     Capability.TPM: EmulatesTpm,
@@ -326,4 +394,7 @@ CAPABILITY_PROTOCOLS: Mapping[Capability, type] = {
     Capability.GUEST_ADDRESSES: ReportsAddresses,
     Capability.FILESYSTEM_FREEZE: FreezesFilesystems,
     Capability.VSOCK: OffersVsock,
+    Capability.KEY_VALUES: ExchangesKeyValues,
+    Capability.MEMORY_DUMP: DumpsMemory,
+    Capability.SYSRQ: SendsSysrq,
 }

@@ -38,6 +38,7 @@ class Capability(StrEnum):
     MEMORY_HOTPLUG = "memory-hotplug"
     SAVED_STATE = "saved-state"
     LIVE_MIGRATION = "live-migration"
+    COLD_MIGRATION = "cold-migration"
     SERIAL_INPUT = "serial-input"
     WATCHDOG = "watchdog"
     TPM = "tpm"
@@ -48,6 +49,9 @@ class Capability(StrEnum):
     GUEST_ADDRESSES = "guest-addresses"
     FILESYSTEM_FREEZE = "filesystem-freeze"
     VSOCK = "vsock"
+    KEY_VALUES = "key-values"
+    MEMORY_DUMP = "memory-dump"
+    SYSRQ = "sysrq"
 
 
 class MachineState(StrEnum):
@@ -170,10 +174,10 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Migration:
-    """What a live migration took, as the hypervisor tells it."""
+    """What a migration took, as the hypervisor tells it."""
 
     seconds: float
-    downtime_ms: float  # how long the processors stood still
+    downtime_ms: float  # how long the processors stood still; of a machine that did not run, all the time
     transferred_bytes: int
 
 

@@ -24,6 +24,11 @@ _LIMITS: Mapping[Capability, str] = {
     Capability.SHARED_NETWORKS: "A network between machines of an unprivileged libvirt is a process of its own for "
     "each card, which the lab does not start here",
     Capability.VSOCK: "Libvirt's vsock device is that of the host's kernel (/dev/vhost-vsock), which belongs to root",
+    Capability.COLD_MIGRATION: "Libvirt of the lab moves machines while they run, and carries none that does not",
+    Capability.KEY_VALUES: "QEMU gives a guest values at its start alone (fw_cfg), and libvirt has no other",
+    Capability.MEMORY_DUMP: "Libvirt writes a dump into a file of the machine that it runs on, from where the lab "
+    "fetches none",
+    Capability.SYSRQ: "Libvirt knows magic keys as those of a keyboard alone, and the lab presses none",
 }
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 OLDEST = (6, 2)  # the first that takes `-device` as JSON
 # docs/devel/vhost.rst, hw/virtio/vhost-vsock.c: QEMU has no vsock device of its own, only the host kernel's.
 _NO_VSOCK = "QEMU's vsock device is that of the host's kernel (/dev/vhost-vsock), which belongs to root"
+_NO_KEYS = "QEMU gives a guest values at its start (fw_cfg) and hears none back"
 _NEEDED_BYTES = 64 << 20  # an overlay grows by what the guest writes; less than this is no start
 
 # What a guest sees under software emulation: all that QEMU emulates but what gave wrong data in soak tests of
@@ -103,6 +104,8 @@ class QemuHost:
             Capability.TPM: tpm.lacks(),
             Capability.SECURE_BOOT: firmware.lacks_for_secure_boot(),
             Capability.VSOCK: _NO_VSOCK,
+            Capability.KEY_VALUES: _NO_KEYS,
+            Capability.COLD_MIGRATION: "QEMU of the lab has one place for a machine that does not run: this machine",
         }
         return {capability: reason for capability, reason in lacking.items() if reason}
 

@@ -10,6 +10,7 @@ from lab import log
 from lab.contracts import CommandResult, Endpoint, MachineSpec, MachineState, Migration
 from lab.errors import HypervisorRefused
 from lab.hypervisors import _qemu_boot as boot
+from lab.hypervisors import _qemu_debug as debug
 from lab.hypervisors import _qemu_growth as growth
 from lab.hypervisors import _qemu_guest as guest
 from lab.hypervisors import _qemu_line as line
@@ -176,6 +177,12 @@ class QemuMachine:
     def inject_nmi(self) -> None:
         with power.monitor_of(self.directory) as monitor:
             monitor.command("inject-nmi")
+
+    def send_sysrq(self, key: str) -> None:
+        debug.send_sysrq(self.directory, key)
+
+    def dump_memory(self, file: Path) -> None:
+        debug.dump_memory(self.directory, file)
 
     def type_on_console(self, data: bytes) -> None:
         serial.type_bytes(self.directory, data, timeout_s=serial.LIMIT_S)

@@ -27,6 +27,7 @@ LIMITS: Mapping[Capability, str] = {
     Capability.WARM_CLONES: "User-Mode Linux cannot save the memory of a machine",
     Capability.SAVED_STATE: "User-Mode Linux cannot save the memory of a machine",
     Capability.LIVE_MIGRATION: "User-Mode Linux cannot bring the memory of a machine into another process",
+    Capability.COLD_MIGRATION: "User-Mode Linux of the lab has one place for its machines: this machine",
     Capability.BALLOON: "User-Mode Linux takes pages from the guest without taking them from its MemTotal",
     Capability.MEMORY_HOTPLUG: "User-Mode Linux takes its memory at the start; its kernel knows no memory modules",
     Capability.CPU_HOTPLUG: "User-Mode Linux has one processor",
@@ -42,6 +43,8 @@ LIMITS: Mapping[Capability, str] = {
     Capability.GUEST_ADDRESSES: "User-Mode Linux has no agent of its own and no channel for one",
     Capability.FILESYSTEM_FREEZE: "User-Mode Linux can thaw the guest's file systems, but not freeze them",
     Capability.VSOCK: "User-Mode Linux has no sockets between host and guest",
+    Capability.KEY_VALUES: "User-Mode Linux has no store of keys that host and guest share",
+    Capability.MEMORY_DUMP: "User-Mode Linux keeps its memory in a deleted file and writes it into no core file",
 }
 _VERSION = re.compile(r"^(\d+\.\d+[0-9a-z.+-]*)$", re.MULTILINE)
 

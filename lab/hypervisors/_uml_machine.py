@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lab.contracts import Endpoint, MachineSpec, MachineState
 from lab.errors import HypervisorRefused
+from lab.hypervisors import _sysrq as sysrq
 from lab.hypervisors import _uml_arguments as arguments
 from lab.hypervisors import _uml_control as control
 from lab.hypervisors import _uml_plugs as plugs
@@ -133,6 +134,12 @@ class UmlMachine:
         """Raises `HypervisorRefused` when stopped or when the guest does not take them."""
         power.require_up(self._directory)
         control.type_on_console(self._directory.path, data)
+
+    def send_sysrq(self, key: str) -> None:
+        """By the management console. Raises `HypervisorRefused` when stopped or when the kernel does not answer."""
+        key = sysrq.checked(key)
+        power.require_up(self._directory)
+        control.mconsole(self._directory.path, f"sysrq {key}")
 
     def detach_nic(self, name: str) -> None:
         """Raises `HypervisorRefused`."""

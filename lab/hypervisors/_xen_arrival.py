@@ -1,5 +1,7 @@
 """The other end of a migration between Xen hosts: a machine's folder before it arrives, its disks when it stands still.
 
+A machine that does not run is carried whole instead (`carry`).
+
 A domain wants its disks before anything of their content is there. So an overlay begins as a device of the right size
 that lets nobody read (device-mapper holds what is asked of a suspended device), until its content came.
 """
@@ -51,7 +53,8 @@ rm -f "$folder/.empty"
 [ "$done" = 0 ] && dmsetup suspend "$device"
 """
 _PACK = """# send disks
-cd "$1" && tar -cSf - $(ls -d root.cow root.raw data.raw seed.raw plugged plugged-*.raw snapshots 2>/dev/null) | gzip -1
+cd "$1" &&
+  tar -cSf - $(ls -d root.cow root.raw data.raw seed.raw plugged plugged-*.raw snapshots saved 2>/dev/null) | gzip -1
 """
 # The files stay the ones that the domain's loop devices hold.
 _UNPACK = """# take disks
@@ -71,13 +74,20 @@ dmsetup load "$device" --table "0 $(blockdev --getsz "$base") snapshot $base $co
 losetup -d "$cow" $loop
 [ "$done" = 0 ] && dmsetup resume "$device"
 """.replace("CHUNK", str(disks.CHUNK_SECTORS))
+# The configuration for a memory that is restored here: that in its file names folders of the other host.
+_SETTLED = """# keep a machine that came
+set -eu
+umask 077
+[ ! -f "$1/root.cow" ] || echo "$2" >"$1/root.base"
+[ ! -f "$1/saved" ] || printf '%s' "$3" >"$1/came.cfg"
+"""
 _DROP = f"""# drop disks that nobody uses
 {disks.NO_UDEV}
 dmsetup resume "$1" 2>/dev/null
 dmsetup remove --retry "$1" 2>/dev/null
 :
 """
-_RUNS = '# note a wish\necho running >"$1/wanted"\ncat >"$2"'
+_RUNS = '# note a wish\necho "$3" >"$1/wanted"\ncat >"$2"'
 
 
 def prepare(machine: Machine, peer: Site) -> Machine:
@@ -85,20 +95,12 @@ def prepare(machine: Machine, peer: Site) -> Machine:
 
     Raises `HypervisorRefused`, `HostError`, `ImageError`; then nothing of it is there.
     """
-    mark, spec = machine.mark, machine.mark.spec
-    folder = store.folder_of(peer.folder, spec.name, peer.logs)
     found = power.look(machine)
-    parts = images.bring(peer.link, peer.folder, spec.image, machine.kind)
-    try:
-        claimed = store.claim(peer.link, folder, replace(mark, address=""), (mark.address,) if mark.address else ())
-    except LabBusy as reason:
-        raise HypervisorRefused(
-            f"{peer.name}: the address {mark.address} of {machine.name} is taken there", hint="destroy what has it"
-        ) from reason
-    there = Machine(peer.link, peer.toolstack, claimed, folder)
+    there, disk = _claim(machine, peer)
+    folder, mark = there.folder, there.mark
     try:
         sizes = machine.link.sh(_SIZES, machine.folder.path).out.split()
-        base = parts.disk if mark.overlay else ""
+        base = disk if mark.overlay else ""
         result = peer.link.sh(_ROOM, folder.path, disks.device_of(mark.uuid), base, *sizes)
         if result.status != 0:
             raise store.trouble(peer.link, f"making room for {machine.name}", said(result))
@@ -109,8 +111,49 @@ def prepare(machine: Machine, peer: Site) -> Machine:
     return there
 
 
+def _claim(machine: Machine, peer: Site) -> tuple[Machine, str]:
+    """The machine with a folder of its name at the other host, and where its image's disk is there."""
+    mark, spec = machine.mark, machine.mark.spec
+    folder = store.folder_of(peer.folder, spec.name, peer.logs)
+    parts = images.bring(peer.link, peer.folder, spec.image, machine.kind)
+    try:
+        claimed = store.claim(peer.link, folder, replace(mark, address=""), (mark.address,) if mark.address else ())
+    except LabBusy as reason:
+        raise HypervisorRefused(
+            f"{peer.name}: the address {mark.address} of {machine.name} is taken there", hint="destroy what has it"
+        ) from reason
+    return Machine(peer.link, peer.toolstack, claimed, folder), parts.disk
+
+
+def carry(machine: Machine, peer: Site, deadline: float) -> tuple[Machine, int]:
+    """Copy a machine that does not run to another host, with all that it has; it there, and how many bytes it took.
+
+    Raises `HypervisorRefused`, `HostError`, `ImageError`; then nothing of it is there.
+    """
+    found = power.look(machine)
+    there, disk = _claim(machine, peer)
+    try:
+        copied = _copy(machine, there, deadline)
+        config = power.configuration(there, found.devices)
+        result = there.link.sh(_SETTLED, there.folder.path, disk, config)
+        if result.status != 0:
+            raise store.trouble(peer.link, f"keeping {machine.name}", said(result))
+    except BaseException:
+        clear(there)
+        raise
+    return there, copied
+
+
 def bring_disks(machine: Machine, there: Machine, deadline: float) -> int:
     """Copy what its disks hold while it stands still; how many bytes went over. Raises `HypervisorRefused`."""
+    copied = _copy(machine, there, deadline)
+    result = there.link.sh(_SWAP, there.folder.path, disks.device_of(there.mark.uuid))
+    if result.status != 0:
+        raise HypervisorRefused(f"{there.link.host}: the disks of {there.name} cannot be used: {said(result)}")
+    return copied
+
+
+def _copy(machine: Machine, there: Machine, deadline: float) -> int:
     left_s = max(1.0, deadline - time.monotonic())
     source = machine.link.program(("/bin/sh", "-c", _PACK, "sh", machine.folder.path), timeout_s=left_s)
     sink = there.link.program(("/bin/sh", "-c", _UNPACK, "sh", there.folder.path), timeout_s=left_s)
@@ -119,9 +162,6 @@ def bring_disks(machine: Machine, there: Machine, deadline: float) -> int:
     finally:
         source.close()
         sink.close()
-    result = there.link.sh(_SWAP, there.folder.path, disks.device_of(there.mark.uuid))
-    if result.status != 0:
-        raise HypervisorRefused(f"{there.link.host}: the disks of {there.name} cannot be used: {said(result)}")
     return copied
 
 
@@ -149,9 +189,11 @@ def _pipe(source: Pump, sink: Pump, deadline: float) -> int:
     return copied
 
 
-def settle(machine: Machine, there: Machine) -> None:
+def settle(machine: Machine, there: Machine, *, running: bool = True) -> None:
     """The machine is there: its console and its ports come along, nothing of it stays. Raises `HostError`."""
-    there.link.sh(_RUNS, there.folder.path, there.folder.console(), stdin=traces.console(machine) or b"\n")
+    said_so_far = traces.console(machine)
+    wanted = "running" if running else "stopped"
+    there.link.sh(_RUNS, there.folder.path, there.folder.console(), wanted, stdin=said_so_far or b"\n")
     if machine.mark.address:
         machine.link.hand_over(machine.mark.address, there.link)
     clear(machine)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from lab import log
 from lab.contracts import Capability, HostFacts, Image, Machine, MachineSpec, Owner
-from lab.errors import HostError, HypervisorRefused
+from lab.errors import HostError, HypervisorRefused, LabError
 from lab.hypervisors import _xen_device_model as device_model
 from lab.hypervisors import _xen_disks as disks
 from lab.hypervisors import _xen_domains as domains
@@ -25,6 +26,8 @@ from lab.hypervisors._xen_sites import Site
 from lab.hypervisors._xen_store import Mark
 from lab.hypervisors._xen_toolstack import Can, Toolstack
 
+_log = log.get(__name__)
+_NO_PEERS = "The inventory names no other Xen host that machines of this one could be brought to (lab_peers)"
 _NO_AGENT = "Xen has no agent of its own in a guest, only keys in its xenstore"
 _LIMITS: Mapping[Capability, str] = {
     Capability.WARM_CLONES: "A saved domain of Xen keeps its address on the bridge, so two copies cannot run together",
@@ -42,7 +45,7 @@ _EXAMINE = (
     """# look at a host
 xl info || exit 3
 printf '\\0'
-for tool in xenstore-read xenstore-write losetup flock sha256sum gzip truncate ip; do
+for tool in xenstore-read xenstore-write xenstore-list xenstore-rm losetup flock sha256sum gzip truncate ip; do
   command -v "$tool" >/dev/null || echo "no $tool"
 done
 cp --help 2>&1 | grep -q -e --reflink || echo "no GNU cp"
@@ -87,6 +90,8 @@ class XenHost:
         self.link, self.toolstack, self.overlays = link, found.toolstack, found.overlays
         self._folder, self._logs = places.folder, places.logs
         self.site = Site(link, found.toolstack, places.folder, places.logs, found.overlays)
+        self._peers: list[XenHost] = []  # that the inventory names
+        self._missing: dict[str, str] = {}
 
     @property
     def name(self) -> str:
@@ -114,11 +119,23 @@ class XenHost:
         hvm = self.toolstack.runs_hvm()
         if hvm is not None:
             limits[Capability.SCREENSHOTS] = f"{screen.NO_DISPLAY}, and there is no HVM here: {hvm}"
+        if not self.site.peers:
+            limits[Capability.COLD_MIGRATION] = "; ".join(self._missing.values()) or _NO_PEERS
         return {**limits, Capability.SNAPSHOTS: lacks} if lacks else limits
 
     def meet(self, other: XenHost) -> None:
-        """Let machines move between this host and that one while they run."""
+        """Let machines move between this host and that one."""
         self.site.meet(other.site)
+
+    def take_along(self, peer: XenHost) -> None:
+        """Let machines move to a host that is there for this one alone; what is there counts as this one's."""
+        self.meet(peer)
+        self._peers.append(peer)
+
+    def misses(self, peer: str, reason: LabError) -> None:
+        """A host that machines could have been brought to cannot be had."""
+        _log.warning("xen.peer-missing", host=self.name, peer=peer, why=reason.what)
+        self._missing[peer] = f"The other host {peer} cannot be had: {reason.what}"
 
     def upload(self, image: Image) -> None:
         """Bring it to the dom0, once per digest. Raises `ImageError`, `HostError`."""
@@ -166,7 +183,9 @@ class XenHost:
             )
 
     def machines(self) -> Sequence[tuple[Owner, Machine]]:
-        return [(mark.spec.owner, self._machine(mark)) for mark in store.every(self.link, self._folder)]
+        here: list[tuple[Owner, Machine]]
+        here = [(mark.spec.owner, self._machine(mark)) for mark in store.every(self.link, self._folder)]
+        return [*here, *(found for peer in self._peers for found in peer.machines())]
 
     def _machine(self, mark: Mark) -> XenMachine:
         folder = store.folder_of(self._folder, mark.spec.name, self._logs)

@@ -177,7 +177,11 @@ class Link:
 
 def said(result: CommandResult) -> str:
     """What a program of the dom0 complained of, for a message."""
-    text = result.err.strip() or result.out.strip()
+    return shown(result.err.strip() or result.out.strip())
+
+
+def shown(text: str) -> str:
+    """What a program said, on one line, the end of it."""
     lines = ["".join(c if c.isprintable() else "?" for c in line).strip() for line in text.splitlines()]
     told = " | ".join(line for line in lines if line)
     return told if len(told) <= 600 else "..." + told[-600:]

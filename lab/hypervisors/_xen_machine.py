@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from lab.contracts import Endpoint, MachineSpec, MachineState, Migration
 from lab.errors import GuestHasNoNetwork, HypervisorRefused
+from lab.hypervisors import _sysrq as sysrq
+from lab.hypervisors import _xen_cold as cold
+from lab.hypervisors import _xen_dump as dump
 from lab.hypervisors import _xen_images as images
+from lab.hypervisors import _xen_keys as keys
 from lab.hypervisors import _xen_move as move
 from lab.hypervisors import _xen_plugs as plugs
 from lab.hypervisors import _xen_power as power
@@ -155,7 +160,8 @@ class XenMachine:
         return power.look(self._machine).has_saved_state
 
     def discard_saved_state(self) -> None:
-        self._machine.link.run(("rm", "-f", self._machine.folder.file("saved")))
+        folder = self._machine.folder
+        self._machine.link.run(("rm", "-f", folder.file("saved"), folder.file("came.cfg")))
 
     # -----------------------------------------------------------------------------------------------------
     # Places
@@ -172,6 +178,15 @@ class XenMachine:
         Raises `HypervisorRefused`, and `NotSupported` for PV where this Xen has no log of dirty pages for it.
         """
         moved = move.migrate(self._machine, self._site, destination, with_storage=with_storage, timeout_s=timeout_s)
+        self._machine, self._site = moved.machine, moved.site
+        return moved.took
+
+    def cold_destinations(self) -> Sequence[str]:
+        return cold.destinations(self._machine, self._site)
+
+    def migrate_cold(self, destination: str, *, timeout_s: float = 900.0) -> Migration:
+        """To a host that this one has met. Raises `HypervisorRefused`."""
+        moved = cold.migrate(self._machine, self._site, destination, timeout_s=timeout_s)
         self._machine, self._site = moved.machine, moved.site
         return moved.took
 
@@ -219,10 +234,35 @@ class XenMachine:
         return power.require_up(self._machine).vcpus
 
     # -----------------------------------------------------------------------------------------------------
+    # Keys that host and guest share
+
+    def key_store(self) -> str:
+        return keys.STORE
+
+    def set_key(self, name: str, value: str) -> None:
+        keys.write(self._machine, name, value)
+
+    def key(self, name: str) -> str | None:
+        return keys.read(self._machine, name)
+
+    def key_names(self) -> Sequence[str]:
+        return keys.names(self._machine)
+
+    def delete_key(self, name: str) -> None:
+        keys.forget(self._machine, name)
+
+    # -----------------------------------------------------------------------------------------------------
     # What a person would do with buttons and cables
 
     def inject_nmi(self) -> None:
         power.command(self._machine, "trigger", str(power.require_up(self._machine).domid), "nmi")
+
+    def send_sysrq(self, key: str) -> None:
+        """Through xenstore, where the guest's kernel watches for it (drivers/xen/manage.c)."""
+        power.command(self._machine, "sysrq", str(power.require_up(self._machine).domid), sysrq.checked(key))
+
+    def dump_memory(self, file: Path) -> None:
+        dump.dump(self._machine, file)
 
     def screenshot(self) -> bytes:
         """Raises `NotSupported` for PV and PVH, which have no display; `HypervisorRefused`, `HostError`."""

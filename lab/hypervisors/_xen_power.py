@@ -61,8 +61,10 @@ set -eu
 {disks.FUNCTIONS}
 {_ONE_LOG}
 attach "$1" "$4"
-xl restore "$1/saved" </dev/null
-rm -f "$1/saved"
+came=
+[ ! -f "$1/came.cfg" ] || came=$1/came.cfg
+xl restore ${{came:+"$came"}} "$1/saved" </dev/null
+rm -f "$1/saved" "$1/came.cfg"
 {_NOTED}
 """
 _SLEEP = """# save a domain
@@ -70,6 +72,7 @@ set -eu
 umask 077
 rm -f "$1/saved.part"
 xl save "$2" "$1/saved.part" >&2
+rm -f "$1/came.cfg"
 mv -f "$1/saved.part" "$1/saved"
 echo stopped >"$1/wanted"
 """

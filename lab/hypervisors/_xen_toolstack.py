@@ -70,7 +70,7 @@ NO_OVMF = "the dom0 has no OVMF that was built for Xen (edk2's OvmfXen; that of 
 # arch/x86/mm/paging.c, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY: without CONFIG_SHADOW_PAGING a PV domain has none.
 NO_LOG_DIRTY = (
     "This Xen is built without shadow paging, as Debian's is: a PV domain has no log of its dirty pages and cannot "
-    "move live (PVH domains can); save it, and start it again"
+    "move live (PVH domains can); save it, carry it to the other host, and start it there"
 )
 
 

@@ -6,7 +6,8 @@ The dom0 needs xl 4.4 or later, GNU coreutils, util-linux, iproute2, and a xenco
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +21,31 @@ if TYPE_CHECKING:  # an inventory that names this driver must not pay for what o
 
 REALNESS = Realness.REAL
 RUNS_HERE = False
+
+
+_HOST_KEY = r"^ssh-ed25519 [A-Za-z0-9+/]{40,200}={0,2}$"
+_FOLDER = r"^/[A-Za-z0-9._/+-]{1,200}$"
+
+
+def _climbs_nowhere(value: str) -> str:
+    if ".." in value.split("/"):
+        raise ValueError("no .. in it")
+    return value
+
+
+class Peer(BaseModel):
+    """Another dom0: user, private key, bridge and addresses are those of the host that names it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$", description="what the place is called")
+    address: str = Field(min_length=1, description="host name or address of the dom0")
+    port: int = Field(default=22, ge=1, le=65535, strict=True, description="of its SSH server")
+    host_key: str = Field(pattern=_HOST_KEY, description="the dom0's public host key")
+    folder: str = Field(default="", pattern=f"{_FOLDER}|^$", description="as lab_folder, where it is another there")
+    log_folder: str = Field(default="", pattern=f"{_FOLDER}|^$", description="as lab_log_folder, where it is another")
+
+    _plain = field_validator("folder", "log_folder")(_climbs_nowhere)
 
 
 class Settings(BaseModel):
@@ -40,7 +66,7 @@ class Settings(BaseModel):
     )
     host_key: str = Field(
         default="",
-        pattern=r"^ssh-ed25519 [A-Za-z0-9+/]{40,200}={0,2}$",
+        pattern=_HOST_KEY,
         description='the dom0\'s public host key, "ssh-ed25519 AAAA..."; there is no trust on first use',
     )
     bridge: str = Field(
@@ -57,7 +83,7 @@ class Settings(BaseModel):
     gateway: str = Field(default="", description="of the guests, with guest_addresses")
     folder: str = Field(
         default="/var/lib/interop-lab",
-        pattern=r"^/[A-Za-z0-9._/+-]{1,200}$",
+        pattern=_FOLDER,
         description="in the dom0, for disks, images and memory of machines",
     )
 
@@ -73,16 +99,18 @@ class Settings(BaseModel):
 
     log_folder: str = Field(
         default="/var/log/xen",
-        pattern=r"^/[A-Za-z0-9._/+-]{1,200}$",
+        pattern=_FOLDER,
         description="in the dom0, where xl and xenconsoled write",
     )
 
-    @field_validator("folder", "log_folder")
-    @classmethod
-    def _climbs_nowhere(cls, value: str) -> str:
-        if ".." in value.split("/"):
-            raise ValueError("no .. in it")
-        return value
+    peers: list[Peer] = Field(
+        default=[],
+        max_length=16,
+        description="other dom0s that machines of this host may be brought to, on the same network; each with name, "
+        "address, port, host_key, and folder and log_folder where they are others",
+    )
+
+    _plain = field_validator("folder", "log_folder")(_climbs_nowhere)
 
     @model_validator(mode="after")
     def _is_made_or_reached(self) -> Settings:
@@ -91,6 +119,11 @@ class Settings(BaseModel):
         if wrong:
             keys = ", ".join(f"lab_{key}" for key in wrong)
             raise ValueError(f"{keys}: of a host that the lab makes" if self.made_from else f"missing: {keys}")
+        if self.made_from and self.peers:
+            raise ValueError("lab_peers: not of a host that the lab makes")
+        names = [peer.name for peer in self.peers]
+        if len(set(names)) != len(names):
+            raise ValueError("lab_peers: a name is there twice")
         return self
 
 
@@ -119,7 +152,18 @@ def connect(name: str, settings: Settings) -> Iterator[XenHost]:
         guest_prefix=settings.guest_prefix,
         gateway=settings.gateway,
     )
-    with connect_to(name, dom0, Places(settings.folder, settings.log_folder)) as host:
+    with connect_to(name, dom0, Places(settings.folder, settings.log_folder)) as host, ExitStack() as open_peers:
+        for peer in settings.peers:
+            where = replace(
+                dom0,
+                endpoint=Endpoint(peer.address, peer.port),
+                login=replace(dom0.login, host_key=peer.host_key),
+            )
+            places = Places(peer.folder or settings.folder, peer.log_folder or settings.log_folder)
+            try:
+                host.take_along(open_peers.enter_context(connect_to(peer.name, where, places)))
+            except HostError as reason:
+                host.misses(peer.name, reason)  # the host itself is none the worse
         yield host
 
 

@@ -46,6 +46,8 @@ from lab.errors import HypervisorRefused, LabError
 from lab.testing.contract import proves
 from lab.testing.hypervisor_agent import AgentContract
 from lab.testing.hypervisor_capabilities import CapabilityContract
+from lab.testing.hypervisor_debugging import DebuggingContract
+from lab.testing.hypervisor_exchange import ExchangeContract
 from lab.testing.hypervisor_growth import GrowthContract
 from lab.testing.hypervisor_movement import MovementContract
 from lab.testing.hypervisor_trust import TrustContract
@@ -342,7 +344,14 @@ class RequiredContract:
 
 
 class HypervisorContract(  # pytest runs the last base first
-    TrustContract, AgentContract, MovementContract, GrowthContract, CapabilityContract, RequiredContract
+    TrustContract,
+    DebuggingContract,
+    ExchangeContract,
+    AgentContract,
+    MovementContract,
+    GrowthContract,
+    CapabilityContract,
+    RequiredContract,
 ):
     """What every driver must do, then what it says that it can do."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,6 +18,7 @@ from lab.contracts import (
     Machine,
     MachineSpec,
     MachineState,
+    MigratesCold,
     MigratesLive,
     SavesState,
     SharesNetworks,
@@ -141,6 +142,63 @@ class MovementContract:
         assert booted.boot_id() == boot
 
     # -----------------------------------------------------------------------------------------------------
+    # Cold migration
+
+    @pytest.fixture
+    def carried(self, hypervisor: Hypervisor, booted: Booted) -> MigratesCold:
+        return cast(MigratesCold, capable(hypervisor, booted.machine, Capability.COLD_MIGRATION))
+
+    @proves(Capability.COLD_MIGRATION)
+    def test_a_guest_that_slept_goes_on_at_another_place(
+        self, hypervisor: Hypervisor, booted: Booted, carried: MigratesCold
+    ) -> None:
+        sleeper: SavesState = capable(hypervisor, booted.machine, Capability.SAVED_STATE)
+        token, boot, endpoint = secrets.token_hex(8), booted.boot_id(), booted.machine.endpoint(22)
+        booted.sh(f"echo {token} >/run/contract-cold; echo {token} >/var/tmp/contract-cold")  # without sync
+        assert not list(carried.cold_destinations()), "a machine that runs has places to be carried to"
+        self._sleep(sleeper)
+
+        place = _carry(booted, carried)
+
+        assert sleeper.has_saved_state()
+        booted.machine.start()
+        assert booted.machine.endpoint(22) == endpoint
+        booted.reconnect()
+        assert carried.place() == place
+        assert booted.boot_id() == boot
+        assert booted.sh("cat /run/contract-cold /var/tmp/contract-cold").split() == [token, token]
+
+    @proves(Capability.COLD_MIGRATION)
+    def test_a_machine_that_is_off_boots_at_another_place(self, booted: Booted, carried: MigratesCold) -> None:
+        token, boot = secrets.token_hex(8), booted.boot_id()
+        booted.sh(f"echo {token} >/var/tmp/contract-carried")
+        booted.machine.stop(timeout_s=120)
+
+        _carry(booted, carried)
+
+        booted.machine.start()
+        booted.reconnect()
+        assert booted.boot_id() != boot
+        assert booted.sh("cat /var/tmp/contract-carried") == token
+
+    @proves(Capability.COLD_MIGRATION)
+    def test_a_machine_is_not_carried_while_it_runs_nor_to_nowhere(self, booted: Booted, carried: MigratesCold) -> None:
+        place, boot = carried.place(), booted.boot_id()
+
+        with pytest.raises(HypervisorRefused):
+            carried.migrate_cold("nowhere-at-all")
+        assert booted.boot_id() == boot
+        booted.machine.stop(force=True)
+        places = carried.cold_destinations()
+        booted.machine.start()
+        for other in places:
+            with pytest.raises(HypervisorRefused):
+                carried.migrate_cold(other)
+
+        assert carried.place() == place
+        assert booted.machine.state() is MachineState.RUNNING
+
+    # -----------------------------------------------------------------------------------------------------
     # Networks
 
     @proves(Capability.SHARED_NETWORKS)
@@ -193,6 +251,27 @@ def _move(hypervisor: Hypervisor, booted: Booted, *, with_storage: bool) -> None
     assert 0 < moved.downtime_ms <= moved.seconds * 1000
     # All memory that the guest ever wrote has to come along, and it has filled more than this.
     assert moved.transferred_bytes > 16 << 20
+
+
+def _carry(booted: Booted, machine: MigratesCold) -> str:
+    """Bring the machine, which does not run, to another place. Which it is; skips where there is none."""
+    places = machine.cold_destinations()
+    if not places:
+        raise HostRefuses("there is no other place to carry the machine to")
+    before = machine.place()
+    assert before not in places
+    with pytest.raises(HypervisorRefused):
+        machine.migrate_cold("nowhere-at-all")
+    assert machine.place() == before
+
+    moved = machine.migrate_cold(places[0])
+
+    assert machine.place() == places[0]
+    assert before in machine.cold_destinations(), "there is no way back"
+    assert booted.machine.state() is MachineState.STOPPED
+    assert moved.transferred_bytes > 0
+    assert moved.seconds > 0
+    return places[0]
 
 
 _MACS = "52:54:00:c0:fe:"

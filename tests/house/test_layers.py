@@ -61,11 +61,13 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 
 
 _BELOW_ALL_DRIVERS = (
+    "lab.hypervisors._dump_file",
     "lab.hypervisors._guest_agent",
     "lab.hypervisors._machine_directory",
     "lab.hypervisors._picture",
     "lab.hypervisors._reached_host",
     "lab.hypervisors._rfb",
+    "lab.hypervisors._sysrq",
 )
 
 

@@ -15,6 +15,8 @@ from lab.contracts import Firmware, Image, MachineSpec, Owner, Profile
 from lab.hypervisors import qemu
 from lab.hypervisors._qemu_host import QemuHost
 from lab.hypervisors._qemu_machine import QemuMachine
+from tests.hypervisors import xen_dom0
+from tests.hypervisors.xen_dom0 import FakeDom0
 
 SECTORS = {
     "idle": "f4ebfd",  # hlt; jmp back
@@ -41,6 +43,20 @@ def own_directories(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch:
         return  # guests that really boot use the image that everybody uses
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeDom0]:
+    """A dom0 without a Xen, for all tests of a file."""
+    with xen_dom0.serving(tmp_path_factory) as fake:
+        yield fake
+
+
+@pytest.fixture
+def fake(running: FakeDom0) -> Iterator[FakeDom0]:
+    """The same without what the test before left there."""
+    with xen_dom0.emptied(running) as fake:
+        yield fake
 
 
 @pytest.fixture

@@ -16,21 +16,9 @@ from tests.hypervisors.xen_dom0 import FakeDom0
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeDom0]:
-    with xen_dom0.serving(tmp_path_factory) as fake:
-        yield fake
-
-
-@pytest.fixture(scope="module")
 def host(running: FakeDom0) -> Iterator[XenHost]:
     with running.host() as host:
         yield host
-
-
-@pytest.fixture
-def fake(running: FakeDom0) -> Iterator[FakeDom0]:
-    with xen_dom0.emptied(running) as fake:
-        yield fake
 
 
 @pytest.fixture

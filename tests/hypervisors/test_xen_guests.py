@@ -30,9 +30,10 @@ from lab.contracts import (
     SshLogin,
     TakesScreenshots,
 )
-from lab.errors import HypervisorRefused
+from lab.errors import HypervisorRefused, NotSupported
 from lab.hypervisors import _xen_host
 from lab.hypervisors._xen_host import XenHost
+from lab.hypervisors._xen_machine import XenMachine
 from lab.inventory.models import BuildSource
 from lab.provisioning import images, made_host
 from lab.testing.hypervisor import Booted, HypervisorContract
@@ -46,6 +47,9 @@ IN_EVERY_RUN = (
     "test_the_console_holds_what_the_guest_writes_there",
     "test_a_restored_machine_forgets_what_came_after",
     "test_a_disk_comes_and_goes",
+    "test_what_the_host_leaves_the_guest_reads",
+    "test_what_the_guest_leaves_the_host_reads",
+    "test_a_magic_key_reaches_the_kernel",
     "test_two_guests_meet_on_a_network_and_not_on_another",
     "test_a_guest_that_powers_off_by_itself_is_stopped",
 )
@@ -232,3 +236,44 @@ class TestTwoHosts(XenFixtures):
 
         assert machine.state() is MachineState.RUNNING
         assert log_in(machine).run(["cat", "/proc/sys/kernel/random/boot_id"]).out == boot
+
+
+@pytest.mark.skipif(not WHOLE, reason="two emulated hosts take minutes: set INTEROP_LAB_WHOLE_CONTRACT")
+class TestCarried(XenFixtures):
+    """A PV guest, which no Xen of Debian's migrates live, sleeps, is carried to another host, and goes on there."""
+
+    hardware: Profile = HARDWARE
+
+    def test_a_pv_guest_that_slept_goes_on_at_another_host(
+        self,
+        hypervisor: XenHost,
+        boot_spec: Callable[[str], MachineSpec],
+        log_in: Callable[[Machine], Channel],
+        tmp_path: Path,
+    ) -> None:
+        with _made("other", tmp_path) as other:
+            hypervisor.meet(other)
+            machine = hypervisor.create(boot_spec("carried"))
+            assert isinstance(machine, XenMachine)
+            try:
+                machine.start()
+                channel = log_in(machine)
+                marks = "mkdir -p /var/tmp; echo memory >/run/mark; echo disk >/var/tmp/mark"
+                boot = channel.run(["sh", "-c", f"{marks}; cat /proc/sys/kernel/random/boot_id"]).out
+                endpoint = machine.endpoint(22)
+                with pytest.raises(NotSupported, match="save it"):
+                    machine.migrate_live("other", with_storage=True)
+                machine.save_state()
+
+                machine.migrate_cold("other")
+
+                assert (machine.place(), machine.has_saved_state()) == ("other", True)
+                machine.start()
+                assert machine.endpoint(22) == endpoint
+                there = log_in(machine)
+                assert there.run(["cat", "/run/mark", "/var/tmp/mark"]).out.split() == ["memory", "disk"]
+                assert there.run(["cat", "/proc/sys/kernel/random/boot_id"]).out == boot
+                assert [one.name for _, one in other.machines()] == ["carried"]
+                assert list(hypervisor.machines()) == []
+            finally:
+                machine.destroy()

@@ -19,7 +19,7 @@ from lab.hypervisors import _xen_device_model, _xen_host, _xen_toolstack, xen
 from lab.hypervisors._xen_config import Disk, FullHardware, Kind, text
 from lab.hypervisors._xen_host import XenHost
 from lab.hypervisors._xen_machine import XenMachine
-from tests.hypervisors import test_rfb, xen_dom0
+from tests.hypervisors import test_rfb
 from tests.hypervisors.test_xen_config import HOSTILE, PLAIN, read
 from tests.hypervisors.xen_dom0 import HARDWARE, FakeDom0
 
@@ -27,18 +27,6 @@ HVM = replace(HARDWARE, name="xen-hvm", chipset="xenhvm", firmware=Firmware.BIOS
 UEFI = replace(HVM, name="xen-uefi", firmware=Firmware.UEFI)
 FULL = FullHardware("/var/log/xen/console/serial-lab-one.log")
 DOMAIN = replace(PLAIN, kind=Kind.HVM, full=FULL)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeDom0]:
-    with xen_dom0.serving(tmp_path_factory) as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(running: FakeDom0) -> Iterator[FakeDom0]:
-    with xen_dom0.emptied(running) as fake:
-        yield fake
 
 
 @pytest.fixture
@@ -343,7 +331,7 @@ def tells_port(fake: FakeDom0, port: str) -> None:
 
 def test_a_picture_comes_through_the_dom0(fake: FakeDom0, machine: XenMachine) -> None:
     with display(test_rfb.GREETING + test_rfb.screen() + test_rfb.WHOLE) as port:
-        tells_port(fake, f"{port}\n")
+        tells_port(fake, str(port))
 
         picture = machine.screenshot()
 

@@ -11,20 +11,7 @@ from lab.contracts import MachineState
 from lab.errors import HypervisorRefused, NotSupported
 from lab.hypervisors._xen_host import XenHost
 from lab.hypervisors._xen_machine import XenMachine
-from tests.hypervisors import xen_dom0
 from tests.hypervisors.xen_dom0 import FakeDom0
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeDom0]:
-    with xen_dom0.serving(tmp_path_factory) as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(running: FakeDom0) -> Iterator[FakeDom0]:
-    with xen_dom0.emptied(running) as fake:
-        yield fake
 
 
 @pytest.fixture

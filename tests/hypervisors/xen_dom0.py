@@ -181,6 +181,11 @@ def made(fake: FakeDom0, host: XenHost) -> Iterator[XenMachine]:
     machine.destroy()
 
 
+def until_none(folder: Path, pattern: str) -> None:
+    """Wait until a script of the driver, which goes on after its connection ended, has tidied up."""
+    waiting.until(lambda: not list(folder.glob(pattern)), what=f"{folder}/{pattern} to go", timeout_s=30)
+
+
 def free_port() -> int:
     """A port of this machine that nobody listens on."""
     with socket.socket() as sock:

@@ -11,13 +11,13 @@ import pytest
 
 from lab import catalogue
 from lab.catalogue import Check
-from lab.checking import devices, processors, tpm, wire, witness
+from lab.checking import devices, key_values, processors, tpm, wire, witness
 from lab.contracts import Capability
 
 SUITES = Path(__file__).parents[2] / "suites"
 FILES = sorted(SUITES.glob("*/*/test_*.py"))
 CHECKS = catalogue.load(SUITES).checks
-SHARED = (devices, processors, tpm, wire, witness)
+SHARED = (devices, key_values, processors, tpm, wire, witness)
 NO_WAY_OUT = ("not_applicable", "unsupported", "blocked")
 
 

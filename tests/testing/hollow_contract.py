@@ -65,7 +65,8 @@ _METHODS = """
     warm_key has_warm save_warm warm_identity clone_warm forget_warm pause resume inject_nmi set_balloon attach_disk
     detach_disk resize_data_disk attach_nic detach_nic close attach_shared_nic set_vcpus attach_memory detach_memory
     save_state discard_saved_state migrate_live place type_on_console boot_unsigned boot_from_network
-    agent_run agent_read agent_write agent_addresses vsock_endpoint
+    agent_run agent_read agent_write agent_addresses vsock_endpoint set_key key key_names delete_key dump_memory
+    send_sysrq migrate_cold
 """
 for _method in _METHODS.split():
     setattr(Hollow, _method, _nothing)
@@ -80,7 +81,9 @@ def _yes(*_: Any, **__: Any) -> bool:
 for _method in ("has_saved_state", "agent_answers", "secure_boot_enforced"):
     setattr(Hollow, _method, _yes)
 Hollow.destinations = lambda self: ("there",)  # type: ignore[attr-defined]
+Hollow.cold_destinations = lambda self: ("there",)  # type: ignore[attr-defined]
 Hollow.tpm_version = lambda self: "2.0"  # type: ignore[attr-defined]
+Hollow.key_store = lambda self: "xenstore"  # type: ignore[attr-defined]
 Hollow.screenshot = lambda self: b""  # type: ignore[attr-defined]
 
 

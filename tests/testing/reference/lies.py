@@ -271,4 +271,49 @@ LIES = (
     Lie(
         "boots-any-file", "boots a file of this machine over the network", ("test_only_a_file_of_the_folder_is_booted",)
     ),
+    Lie("keys-for-itself", "leaves the guest no key", ("test_what_the_host_leaves_the_guest_reads",)),
+    Lie(
+        "keys-from-nobody",
+        "reads no key of a guest",
+        (
+            "test_what_the_guest_leaves_the_host_reads",
+            "test_a_guest_cannot_leave_more_than_fits_nor_what_is_no_text",
+        ),
+    ),
+    Lie(
+        "keys-without-end",
+        "takes whatever a guest leaves",
+        ("test_a_guest_cannot_leave_more_than_fits_nor_what_is_no_text",),
+    ),
+    Lie("any-key", "takes a path as the name of a key", ("test_what_is_no_name_and_no_text_is_refused",)),
+    Lie("keys-of-the-dead", "keeps keys of a stopped machine", ("test_nothing_is_left_with_a_machine_that_is_off",)),
+    Lie("dump-of-nothing", "dumps zeros", ("test_a_dump_holds_what_the_guest_has_in_memory",)),
+    Lie("dump-ends-it", "boots a machine that it dumped", ("test_a_dump_holds_what_the_guest_has_in_memory",)),
+    Lie(
+        "dump-over-a-file",
+        "writes a dump over a file",
+        ("test_no_dump_is_made_of_a_stopped_machine_nor_over_a_file",),
+    ),
+    Lie("sysrq-nowhere", "sends a magic key nowhere", ("test_a_magic_key_reaches_the_kernel",)),
+    Lie("any-sysrq", "takes anything for a magic key", ("test_what_is_no_magic_key_is_refused",)),
+    Lie(
+        "carries-in-words",
+        "says that it carried a machine away",
+        ("test_a_guest_that_slept_goes_on_at_another_place", "test_a_machine_that_is_off_boots_at_another_place"),
+    ),
+    Lie(
+        "carries-no-memory",
+        "leaves behind what a machine slept with",
+        ("test_a_guest_that_slept_goes_on_at_another_place",),
+    ),
+    Lie(
+        "carries-no-disk",
+        "carries a machine without its disk",
+        ("test_a_guest_that_slept_goes_on_at_another_place", "test_a_machine_that_is_off_boots_at_another_place"),
+    ),
+    Lie(
+        "carries-what-runs",
+        "carries a machine that runs",
+        ("test_a_machine_is_not_carried_while_it_runs_nor_to_nowhere",),
+    ),
 )

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from lab.contracts import CommandResult, Firmware, MachineState
 from lab.errors import GuestUnreachable, HypervisorRefused
-from tests.testing.reference.moving import MovingMachine
+from tests.testing.reference.debugged import DebuggedMachine
 from tests.testing.reference.tpm import SmallTpm
 
 _VARIABLE = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
 
-class CapableMachine(MovingMachine):
+class CapableMachine(DebuggedMachine):
     """Everything that a machine may be able to do."""
 
     def boot(self) -> None:
@@ -107,6 +107,8 @@ class FolderChannel:
             raise GuestUnreachable("the folder is closed")
         if "/dev/tpm0" in argv[-1]:
             return CommandResult(tuple(argv), 0, machine.tpm(stdin), b"", 0.0)
+        if "/dev/xen/xenbus" in argv[-1]:
+            return CommandResult(tuple(argv), 0, machine.xenbus(stdin), b"", 0.0)
         status, out, err = machine.processes.run(argv, stdin, timeout_s)
         return CommandResult(tuple(argv), status, out, err, 0.0)
 

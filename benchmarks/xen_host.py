@@ -80,7 +80,6 @@ def _lab_host(image: Image) -> float:
     made = made_host.restore("timed", image, lambda _: None)
     try:
         with connect_to("timed", made.reached()) as host:
-            host.machines()
             host.link.run(("xl", "list"))
             return time.monotonic() - began
     finally:

@@ -38,6 +38,7 @@ from lab.provisioning import keys, seed  # noqa: E402
 from lab.provisioning.bring_up import CellSession, open_session  # noqa: E402
 from lab.provisioning.first_login_warm import Kept  # noqa: E402
 
+INVENTORY = ROOT / "inventories/local"
 CELL = Cell.parse("qemu/jeos/pc-bios")
 WARM_LIMIT, COLD_LIMIT = 1.5, 1.05
 WARM_ROUNDS, COLD_ROUNDS = 7, 3
@@ -66,14 +67,15 @@ def measure() -> list[Row]:
     """Both ways of bringing a guest up."""
     with tempfile.TemporaryDirectory(prefix="lab-benchmark-") as name:
         folder = Path(name)
-        by_hand = learnt(folder)
+        inventory = load(INVENTORY)
+        by_hand = learnt(inventory, folder)
         warm = spent.in_turns(
-            {"lab": lambda: _lab(folder, cold=False), "hand": lambda: _by_hand(by_hand, folder, cold=False)},
+            {"lab": lambda: _lab(inventory, folder, cold=False), "hand": lambda: _by_hand(by_hand, folder, cold=False)},
             WARM_ROUNDS,
             budget_s=70.0,
         )
         cold = spent.in_turns(
-            {"lab": lambda: _lab(folder, cold=True), "hand": lambda: _by_hand(by_hand, folder, cold=True)},
+            {"lab": lambda: _lab(inventory, folder, cold=True), "hand": lambda: _by_hand(by_hand, folder, cold=True)},
             COLD_ROUNDS,
             budget_s=60.0,
         )
@@ -100,20 +102,8 @@ def _row(what: str, taken: dict[str, list[spent.Spent]], limit: float) -> Row:
 
 
 @contextmanager
-def session(folder: Path) -> Iterator[CellSession]:
-    """An open session of the cell, as a cell's process has it."""
-    with session_in(local_inventory(), folder) as opened:
-        yield opened
-
-
-def local_inventory() -> Inventory:
-    """Read once for a run; a cell's process is given it."""
-    return load(ROOT / "inventories/local")
-
-
-@contextmanager
-def session_in(inventory: Inventory, folder: Path) -> Iterator[CellSession]:
-    """The same, where the inventory was read before."""
+def session(inventory: Inventory, folder: Path) -> Iterator[CellSession]:
+    """An open session of the cell, as a cell's process has it: the inventory is read once for a run and given to it."""
     directory = Path(tempfile.mkdtemp(dir=folder))
     run = f"benchmark-{os.getpid()}-{time.monotonic_ns()}"
     owner = Owner(run, CELL.name, os.getpid(), process.start_time(os.getpid()) or 0)
@@ -121,12 +111,10 @@ def session_in(inventory: Inventory, folder: Path) -> Iterator[CellSession]:
         yield opened
 
 
-def _lab(folder: Path, *, cold: bool) -> spent.Spent:
-    inventory = local_inventory()
-
+def _lab(inventory: Inventory, folder: Path, *, cold: bool) -> spent.Spent:
     def work() -> float:
         start = time.perf_counter()
-        with session_in(inventory, folder) as opened:
+        with session(inventory, folder) as opened:
             opened.use_warm = not cold
             guest = brought_up(opened, cold=cold)
             guest.check("true")
@@ -158,9 +146,9 @@ class ByHand:
     identity: Identity  # of the saved machine
 
 
-def learnt(folder: Path) -> ByHand:
+def learnt(inventory: Inventory, folder: Path) -> ByHand:
     """Take the command line from a machine of the lab, which also saves one when there is none yet."""
-    with session(folder) as opened:
+    with session(inventory, folder) as opened:
         opened.guest(cold=False)
         if not opened.is_warm:
             opened.put_away()

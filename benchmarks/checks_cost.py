@@ -32,6 +32,7 @@ from lab.checking import prepared  # noqa: E402
 from lab.contracts import Cell, Realness  # noqa: E402
 from lab.guests.channels import ssh  # noqa: E402
 from lab.guests.guest import Guest  # noqa: E402
+from lab.inventory.load import load  # noqa: E402
 from lab.results.record import Outcome, Record  # noqa: E402
 
 FIFTY, FIFTY_LIMIT = 50, 1.15
@@ -45,7 +46,7 @@ def measure() -> list[Row]:
         folder = Path(name)
         with ssh_server.native(folder) as door:
             rows = [_one_more(folder, door), _fifty(folder, door, "a native sshd on loopback")]
-        with bring_up.session(folder) as opened:
+        with bring_up.session(load(bring_up.INVENTORY), folder) as opened:
             opened.guest(cold=False).close()  # a fork would share its connection
             login = opened.login
             if login is None:

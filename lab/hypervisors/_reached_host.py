@@ -56,6 +56,7 @@ class ReachedHost:
     login: SshLogin
     realness: Realness = Realness.REAL
     maker: Maker | None = None  # None: guests are reached through the host, and files are copied
+    answers_within_s: float = 60.0  # its SSH server, on a busy machine
 
     # Of a made host, whose bridge the lab knows; empty: the driver's settings say.
     bridge: str = ""

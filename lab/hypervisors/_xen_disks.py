@@ -54,7 +54,7 @@ fi
 # In the examination of a host: overlays are used when its kernel and its tools know them.
 EXAMINE = """
 if command -v dmsetup >/dev/null && command -v blockdev >/dev/null; then
-  modprobe dm-snapshot 2>/dev/null
+  [ -d /sys/module/dm_snapshot ] || modprobe dm-snapshot 2>/dev/null
   case $(dmsetup targets 2>/dev/null) in *snapshot*) echo "has overlays" ;; esac
 fi
 """

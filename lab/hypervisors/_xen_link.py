@@ -25,7 +25,6 @@ from lab.ssh.channel import SshChannel, connect
 
 _log = log.get(__name__)
 
-CONNECT_S = 60.0
 _TUNNEL_S = 15.0
 SHORT_S = 60.0  # for what a toolstack does at once, on a busy machine under emulation
 
@@ -148,7 +147,7 @@ class Link:
             if self._channel is not None and self._channel.is_connected():
                 return self._channel
             try:
-                self._channel = connect(self.dom0.endpoint, self.dom0.login, timeout_s=CONNECT_S)
+                self._channel = connect(self.dom0.endpoint, self.dom0.login, timeout_s=self.dom0.answers_within_s)
             except (HostKeyChanged, GuestLoginRefused) as reason:
                 raise HostError(
                     f"{self.host}: {reason.what.replace('the guest', 'the dom0')}",

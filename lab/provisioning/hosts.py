@@ -9,9 +9,9 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from lab import hypervisors, log, process
 from lab.contracts import Hypervisor, Image, Realness
@@ -20,6 +20,9 @@ from lab.hypervisors import _machine_directory as files
 from lab.hypervisors._reached_host import ReachedHost
 from lab.inventory.models import BuildSource, Host
 from lab.provisioning.cache import Progress
+
+if TYPE_CHECKING:
+    from lab.provisioning.made_host import MadeHost
 
 TURN_LIMIT_S = 900.0  # another process may be freezing the host
 LEAST_MEMORY_MIB = 4000  # of a machine that makes a host of 2048 beside what else it does
@@ -176,7 +179,8 @@ def _shared(host: Host, image: Image, progress: Progress) -> Iterator[Hypervisor
             fcntl.flock(users, fcntl.LOCK_SH)
         is_empty = True  # a host that cannot be asked is no use to anybody
         try:
-            with driver.connect_made(host.name, host.settings, made.reached()) as hypervisor:
+            with ExitStack() as connection:
+                hypervisor = _logged_in(connection, driver.connect_made(host.name, host.settings, made.reached()), made)
                 try:
                     yield hypervisor
                 finally:
@@ -186,6 +190,13 @@ def _shared(host: Host, image: Image, progress: Progress) -> Iterator[Hypervisor
                 fcntl.flock(users, fcntl.LOCK_UN)
                 if is_empty and _nobody_uses(users):
                     made.destroy()
+
+
+def _logged_in(stack: ExitStack, connection: AbstractContextManager[Hypervisor], made: MadeHost) -> Hypervisor:
+    try:
+        return stack.enter_context(connection)
+    except HostError as reason:
+        raise made.did_not_answer(reason) from reason
 
 
 def _is_empty(hypervisor: Hypervisor) -> bool:

@@ -122,7 +122,7 @@ def _boot_and_save(image: Image, draft: Path, progress: Progress) -> None:
             emulator.wait_for(kind.ready, what=f"the host of {image.name} to be ready", timeout_s=READY_LIMIT_S)
             _require_proof(kind, emulator)
         except (WaitedTooLong, MachineVanished, HypervisorRefused) as reason:
-            raise did_not_come_up(image, emulator, reason) from reason
+            raise did_not_come_up(image.name, emulator, reason) from reason
         progress(f"the host of {image.name} was ready after {time.monotonic() - start:.0f} s")
         with emulator.monitor() as monitor:
             monitor.command("stop")
@@ -137,11 +137,11 @@ def _require_proof(kind: kinds.Kind, emulator: qemu.Emulator) -> None:
         raise HypervisorRefused("it is up, but the guest that was to prove its hypervisor did not run")
 
 
-def did_not_come_up(image: Image, emulator: qemu.Emulator, reason: LabError) -> HostError:
+def did_not_come_up(recipe: str, emulator: qemu.Emulator, reason: LabError) -> HostError:
     """What happened, where it can be read, whose fault it is, what to do: the console is kept."""
-    kept = keep_console(emulator, image.name)
+    kept = keep_console(emulator, recipe)
     return HostError(
-        f"the host that the lab makes from {image.name} did not come up: {reason.what}; "
+        f"the host that the lab makes from {recipe} did not come up: {reason.what}; "
         f"the last lines of its console:{emulator.console_end()}",
         hint=f"all of it is in {kept}. No guest was judged: this is the lab's own host on this machine. "
         "Is the machine very busy or short of memory (`lab doctor`)? Then run again with less beside it; "

@@ -21,7 +21,7 @@ from typing import Any
 
 from lab import log, process, waiting
 from lab.contracts import Endpoint, Image, Realness, SshLogin
-from lab.errors import HypervisorRefused, ImageError, LabBusy, MachineVanished, WaitedTooLong
+from lab.errors import HostError, HypervisorRefused, ImageError, LabBusy, LabError, MachineVanished, WaitedTooLong
 from lab.guests.identity import Identity
 from lab.hypervisors import _machine_directory as files
 from lab.hypervisors import _qemu_memory as memory
@@ -81,6 +81,7 @@ class MadeHost:
             login=SshLogin("root", client_key().private, self.mark.host_key),
             realness=Realness.EMULATED,
             maker=self,
+            answers_within_s=ANSWER_LIMIT_S,
             bridge=self.kind.bridge,
             guest_addresses=GUEST_ADDRESSES,
             guest_prefix=PREFIX,
@@ -103,6 +104,10 @@ class MadeHost:
     def console(self) -> bytes:
         return self.emulator.console()
 
+    def did_not_answer(self, reason: LabError) -> HostError:
+        """The error for a host that nobody can log in to, with what it said; its console is kept."""
+        return frozen.did_not_come_up(self.mark.recipe, self.emulator, reason)
+
     def require_alive(self) -> None:
         self.emulator.require_alive()
 
@@ -111,15 +116,7 @@ class MadeHost:
         if address not in (*GUEST_ADDRESSES, qemu.HOST_ADDRESS) or not 0 < port < 1 << 16:
             raise HypervisorRefused(f"{address}:{port} is not of the bridge of a host that the lab makes")
         with self.emulator.monitor() as monitor:
-            known = forwards(monitor)
-            if (address, port) in known:
-                return Endpoint("127.0.0.1", known[address, port])
-            # QEMU binds port 0 and the kernel chooses, so nobody ever races for one.
-            said = monitor.human(f"hostfwd_add {qemu.NETWORK} tcp:127.0.0.1:{here}-{address}:{port}").strip()
-            known = forwards(monitor)
-        if (address, port) not in known:
-            raise HypervisorRefused(f"QEMU did not forward a port to {address}:{port}: {said}")
-        return Endpoint("127.0.0.1", known[address, port])
+            return Endpoint("127.0.0.1", _forwarded(monitor, address, port, here=here))
 
     def unforward(self, address: str) -> None:
         """Close every port that leads to that address; safe to call twice."""
@@ -221,7 +218,7 @@ class MadeHost:
 
 
 def restore(name: str, image: Image, progress: Progress) -> MadeHost:
-    """A host that answers SSH, from the frozen one; that is made first where there is none.
+    """A host whose sshd goes on, from the frozen one; that is made first where there is none.
 
     The caller holds the lock of that name. Raises `HostError`, `LabBusy`, `LabDiskFull`, `MissingTool`.
     """
@@ -256,7 +253,7 @@ def _restored(name: str, image: Image, frozen_key: str) -> MadeHost:
         power.make_disks([power.overlay_command(home / qemu.ROOT, "qcow2", path / qemu.ROOT)])
         made = _start(made, home)
     except (WaitedTooLong, MachineVanished) as reason:
-        raised = frozen.did_not_come_up(image, made.emulator, reason)
+        raised = made.did_not_answer(reason)
         made.destroy()
         raise raised from reason
     except BaseException:
@@ -276,14 +273,15 @@ def _start(made: MadeHost, home: Path) -> MadeHost:
         with emulator.monitor() as monitor:
             loaded = lambda: monitor.status() != "inmigrate"  # noqa: E731
             monitor.until(loaded, what="QEMU to load the memory", timeout_s=memory.LIMIT_S)
+            port = _forwarded(monitor, qemu.HOST_ADDRESS, 22)
             frozen.verifier(home.name, found.result)()
             monitor.command("cont")
     made.wake()
-    port = made.forward(qemu.HOST_ADDRESS, 22).port
     mark = Mark(**{**asdict(made.mark), "port": port})
     files.write_mark(emulator.path, asdict(mark))
     ready = MadeHost(emulator.path, mark)
-    waiting.until(partial(_banner, port), what="the host to answer SSH", timeout_s=ANSWER_LIMIT_S)
+    if made.kind.knock:
+        waiting.until(partial(_banner, port), what="the host to answer SSH", timeout_s=ANSWER_LIMIT_S)
     return ready
 
 
@@ -309,6 +307,18 @@ def forwards(monitor: Monitor) -> Mapping[tuple[str, int], int]:
     """(address, TCP port) behind QEMU: port of 127.0.0.1, as QEMU itself tells them."""
     table = monitor.human("info usernet").replace("\r", "\n") + "\n"
     return {(found[2], int(found[3])): int(found[1]) for found in _FORWARD.finditer(table)}
+
+
+def _forwarded(monitor: Monitor, address: str, port: int, *, here: int = 0) -> int:
+    known = forwards(monitor)
+    if (address, port) in known:
+        return known[address, port]
+    # QEMU binds port 0 and the kernel chooses, so nobody ever races for one.
+    said = monitor.human(f"hostfwd_add {qemu.NETWORK} tcp:127.0.0.1:{here}-{address}:{port}").strip()
+    known = forwards(monitor)
+    if (address, port) not in known:
+        raise HypervisorRefused(f"QEMU did not forward a port to {address}:{port}: {said}")
+    return known[address, port]
 
 
 def _nodes(monitor: Monitor) -> set[str]:

@@ -195,7 +195,7 @@ class Emulator:
             if again is not None:
                 again()
             try:
-                waiting.until(shown, what=what, timeout_s=timeout_s / rounds, longest_pause_s=0.1)
+                waiting.until(shown, what=what, timeout_s=timeout_s / rounds, longest_pause_s=0.03)
             except WaitedTooLong:
                 if number == rounds - 1:
                     raise

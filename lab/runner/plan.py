@@ -34,6 +34,7 @@ LEVELS_OF_SUITE: Mapping[str, tuple[str, ...]] = {
 BOOT_S = 30.0
 CLONE_S = 3.0
 CHECK_S = 0.7
+MADE_HOST_S = 30.0  # more, on a host that the lab makes: restoring it, and all of the cell on a slower machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ def make(
         reason = reasons.of(cell, name) or chosen.missing
         realness = known[cell.host].realness
         if reason is None:
-            cells.append(PlannedCell(cell, realness, chosen.ids, None, chosen.expected_s, chosen.machines))
+            expected_s = chosen.expected_s + reasons.host_s(cell.host)
+            cells.append(PlannedCell(cell, realness, chosen.ids, None, expected_s, chosen.machines))
         else:
             cells.append(PlannedCell(cell, realness, (), reason))
     selection.judge(inventory.matrix)
@@ -98,7 +100,7 @@ def expecting(plan: Plan, inventory: Inventory, measured: Mapping[str, float]) -
 
 
 class _Reasons:
-    """Why cells are excluded; what many cells have in common is found out once."""
+    """Why cells are excluded, or take longer; what many cells have in common is found out once."""
 
     def __init__(self, inventory: Inventory) -> None:
         self._inventory = inventory
@@ -107,6 +109,7 @@ class _Reasons:
         self._any_rule = re.compile("|".join(pattern.pattern for pattern, _ in self._rules) or r"(?!)")
         self._of_parts = cache(self._find_of_parts)
         self._of_host = cache(self._find_of_host)
+        self.host_s = cache(self._find_host_s)  # what a cell takes longer on the host of that name
 
     def of(self, cell: Cell, name: str) -> str | None:
         if self._any_rule.match(name):
@@ -123,6 +126,9 @@ class _Reasons:
         """Why the lab cannot make that host on this machine, where it is one that it makes."""
         problem = hosts.lacks(self._inventory.hosts[name])
         return None if problem is None else problem.what
+
+    def _find_host_s(self, name: str) -> float:
+        return MADE_HOST_S if hosts.made_from(self._inventory.hosts[name]) else 0.0
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -188,6 +194,17 @@ def _estimate(cells: Sequence[PlannedCell], inventory: Inventory) -> float:
         at_once = inventory.hosts[host].cells_at_once if host is not None else len(os.sched_getaffinity(0))
         waits.append(seconds / (at_once or 1))
     return round(max(waits), 1)
+
+
+def longest_host_first(planned: Sequence[PlannedCell]) -> list[PlannedCell]:
+    """The cells in the order in which to start them: a host whose cells take long is not left for the end.
+
+    The cells of one host stay in their order.
+    """
+    longest: dict[str, float] = {}
+    for each in planned:
+        longest[each.cell.host] = max(longest.get(each.cell.host, 0.0), each.expected_s)
+    return sorted(planned, key=lambda each: -longest[each.cell.host])
 
 
 # ---------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from lab.results import store
 from lab.results.documents import JournalEvent
 from lab.results.layout import AttemptLayout, RunLayout
 from lab.results.record import Outcome, Record
-from lab.runner.plan import Plan, PlannedCell
+from lab.runner.plan import Plan, PlannedCell, longest_host_first
 
 _log = log.get(__name__)
 
@@ -76,13 +76,15 @@ def read(layout: RunLayout) -> Earlier:
 
 
 def to_do(layout: RunLayout, plan: Plan, earlier: Earlier, *, attempts: int) -> list[ToDo]:
-    """What is left of a plan: cells without a result, those that the lab itself spoilt, those with attempts left.
+    """What is left of a plan, in the order in which to start it.
+
+    Cells without a result, those that the lab itself spoilt, those with attempts left.
 
     A cell that the lab spoilt (its process or its machine was killed, a disk was full) says nothing about the product;
     it gets one attempt more, however many it had.
     """
     found = []
-    for planned in plan.cells:
+    for planned in longest_host_first(plan.cells):
         if planned.excluded is not None or not planned.checks:
             continue
         attempt = _next_attempt(layout, planned, earlier, attempts)

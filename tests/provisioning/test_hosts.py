@@ -61,6 +61,7 @@ class Maker:
             reached=lambda number=self.made: number,
             answers=lambda: self.well,
             destroy=self.forget,
+            did_not_answer=lambda reason: HostError(f"the host did not come up: {reason.what}; its console: (XEN)"),
             emulator=SimpleNamespace(path=Path("/there")),
         )
         return self.host
@@ -181,7 +182,7 @@ def test_a_host_that_hangs_is_not_taken_from_those_who_use_it(driver: Driver, ma
 def test_a_host_that_cannot_be_logged_in_to_goes(driver: Driver, maker: Maker) -> None:
     driver.fails = HostError("no")
 
-    with pytest.raises(HostError, match="no"), hosts.connect(a_host()):
+    with pytest.raises(HostError, match=r"did not come up: no; its console: \(XEN\)"), hosts.connect(a_host()):
         pass
 
     assert not maker.is_up()

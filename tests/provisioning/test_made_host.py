@@ -376,7 +376,9 @@ def test_a_damaged_mark_is_told_with_its_place(host: made_host.MadeHost) -> None
 def test_a_host_that_does_not_come_up_says_what_where_and_whose_fault(host: made_host.MadeHost, tmp_path: Path) -> None:
     (host.emulator.path / "console.log").write_bytes(b"(XEN) Panic on CPU 0:\r\n(XEN) no luck\r\n")
 
-    told = made_frozen.did_not_come_up(image(tmp_path), host.emulator, WaitedTooLong("waited 300.0 s for the dom0"))
+    told = made_frozen.did_not_come_up(
+        image(tmp_path).name, host.emulator, WaitedTooLong("waited 300.0 s for the dom0")
+    )
 
     assert "xen-host did not come up: waited 300.0 s for the dom0" in told.what
     assert "| (XEN) no luck" in told.what

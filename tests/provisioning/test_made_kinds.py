@@ -139,3 +139,13 @@ def test_a_soak_counts_a_round_that_is_ended_from_outside_and_begins_no_other(
 
     assert kvm_soak.main(["--times", "20"]) == 1
     assert [entry["wrong"] for entry in kvm_soak.done()] == [kvm_soak.ENDED]
+
+
+def test_both_kinds_of_xen_host_differ_in_their_recipe_alone() -> None:
+    plain, full = made_kinds.named("xen-host"), made_kinds.named("xen-host-hvm")
+
+    assert replace(plain, recipe="xen-host-hvm") == full
+
+
+def test_only_a_driver_that_waits_for_ssh_itself_is_spared_the_knock() -> None:
+    assert {recipe for recipe, kind in made_kinds.KINDS.items() if kind.knock} == {"kvm-host"}

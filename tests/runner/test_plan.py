@@ -287,6 +287,24 @@ def test_what_earlier_runs_took_replaces_the_guess():
     assert made.estimate_s == 12.5
 
 
+def test_a_host_whose_cells_take_long_comes_first_and_its_cells_keep_their_order():
+    inventory = lab(("h1", "h2"), ("g1",), ("p1", "p2"))
+    made = plan.expecting(make(inventory), inventory, {"h1/g1/p1": 9.0, "h1/g1/p2": 8.0, "h2/g1/p1": 1.0})
+
+    names = [planned.cell.name for planned in plan.longest_host_first(made.cells)]
+
+    assert names == ["h2/g1/p1", "h2/g1/p2", "h1/g1/p1", "h1/g1/p2"]
+
+
+def test_a_cell_on_a_host_that_the_lab_makes_is_expected_to_take_longer(monkeypatch):
+    monkeypatch.setattr(plan.hosts, "made_from", lambda host: "xen-host" if host.name == "h2" else "")
+    monkeypatch.setattr(plan.hosts, "lacks", lambda host: None)
+
+    plain, made = (planned.expected_s for planned in make(lab(profiles=("p1",), guests=("g1",))).cells)
+
+    assert made == plain + plan.MADE_HOST_S
+
+
 def test_an_excluded_cell_takes_no_time():
     inventory = lab(("h1",), ("g1",), ("p1",), exclude=(Exclusion(cells="*", reason="x"),))
 

@@ -59,6 +59,11 @@ class Settings(BaseModel):
         pattern=r"^(/[A-Za-z0-9._/+-]{1,200})?$",
         description="at the host, for disks and images; with a uri /var/lib/libvirt/images/interop-lab",
     )
+    migration: Literal["direct", "tunnelled"] = Field(
+        default="direct",
+        description="direct: the memory of a machine that moves goes from QEMU to QEMU; tunnelled: through the "
+        "connection of the two libvirtd, which carries no disks",
+    )
     ssh_port: int = Field(
         default=0, ge=0, le=65535, description="fixed port of 127.0.0.1 for the guest's SSH; 0: any free one"
     )

@@ -25,13 +25,15 @@ Make = Callable[..., LibvirtMachine]
 
 
 @contextmanager
-def connected(folders: pytest.TempPathFactory) -> Iterator[LibvirtHost]:
+def connected(
+    folders: pytest.TempPathFactory, settings: libvirt.Settings = libvirt.Settings(accelerator="tcg")
+) -> Iterator[LibvirtHost]:
     """A host in folders of its own; at the end its daemons are ended, and nothing runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folders.mktemp("state")))
         patch.setenv("XDG_CACHE_HOME", str(folders.mktemp("cache")))
         try:
-            with libvirt.connect(HOST, libvirt.Settings(accelerator="tcg")) as host:
+            with libvirt.connect(HOST, settings) as host:
                 yield host
                 for _, machine in host.machines():
                     machine.destroy()

@@ -21,13 +21,12 @@ from tests.hypervisors.conftest import SECTORS
 
 HOST = "own"
 PROFILE = Profile("plain", Firmware.BIOS, "pc", "virtio", "virtio", 1, 32)
+SETTINGS = libvirt.Settings(accelerator="tcg")
 Make = Callable[..., LibvirtMachine]
 
 
 @contextmanager
-def connected(
-    folders: pytest.TempPathFactory, settings: libvirt.Settings = libvirt.Settings(accelerator="tcg")
-) -> Iterator[LibvirtHost]:
+def connected(folders: pytest.TempPathFactory, settings: libvirt.Settings = SETTINGS) -> Iterator[LibvirtHost]:
     """A host in folders of its own; at the end its daemons are ended, and nothing runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folders.mktemp("state")))

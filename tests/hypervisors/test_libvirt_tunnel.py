@@ -1,4 +1,4 @@
-"""Live migration through the connection of the two libvirtd, with a guest that counts on its disk and on its console."""
+"""Live migration through the connection of two libvirtd, with a guest that counts on its disk and on its console."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_no_disk_goes_through_the_tunnel(ticker: Ticker) -> None:
     folder = daemons.folder_of(own.HOST) / "disks"
     before = {path.name for path in folder.iterdir()}
 
-    with pytest.raises(NotSupported, match="libvirt carries no disks through a tunnel: .*host"):
+    with pytest.raises(NotSupported, match=r"libvirt carries no disks through a tunnel: .*host"):
         ticker.machine.migrate_live("second", with_storage=True)
 
     assert ticker.machine.place() == "first"

@@ -23,6 +23,14 @@ mount --bind "$1/group" /etc/group
 mount --bind "$1/etc" /etc/libvirt
 mount --bind "$1/var" /var
 mount --bind "$1/run" /run
+# A /dev/kvm that root alone may open has libvirt 9.0 ask QEMU anew what it can, a dozen times for every definition.
+mount -t tmpfs none "$1/dev"
+cp -a /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty "$1/dev"
+mkdir "$1/dev/pts" "$1/dev/shm"
+mount -t devpts -o newinstance,ptmxmode=0666,mode=0620 none "$1/dev/pts"
+ln -s pts/ptmx "$1/dev/ptmx"
+umount --recursive --lazy /dev
+mount --move "$1/dev" /dev
 /usr/sbin/virtlogd &
 exec /usr/sbin/libvirtd
 """
@@ -46,7 +54,7 @@ class SystemDaemon:
 
     def start(self, *, of_logs: str = "") -> None:
         """Returns when it answers."""
-        for name in ("etc", "sock", "run", "var/lib", "var/cache", "var/log"):
+        for name in ("dev", "etc", "sock", "run", "var/lib", "var/cache", "var/log"):
             (self.folder / name).mkdir(parents=True)
         self.folder.chmod(0o755)
         for name, line in (

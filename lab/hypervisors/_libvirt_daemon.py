@@ -77,7 +77,8 @@ class OwnDaemon:
 
     def _start(self) -> None:
         program = process.find("libvirtd", package="libvirt-daemon")
-        process.find("virtlogd", package="libvirt-daemon")  # libvirtd starts it, and would say less when it is not there
+        # libvirtd starts it, and would say less when it is not there.
+        process.find("virtlogd", package="libvirt-daemon")
         environment = {**os.environ, "HOME": str(self._short())}
         for variable, name in (
             ("RUNTIME_DIR", "r"),

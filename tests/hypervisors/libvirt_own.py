@@ -41,9 +41,20 @@ def connected(folders: pytest.TempPathFactory, settings: libvirt.Settings = SETT
 
 
 def end_daemons(host: str) -> None:
-    """End those of a host, by the ids that they wrote down."""
+    """End those of a host and what writes their logs, by the ids that they wrote down."""
     for daemon in daemons.daemons_of(host):
         end(daemon)
+        _end_by_file(daemon.home / "r/libvirt/virtlogd.pid")
+
+
+def _end_by_file(path: Path) -> None:
+    try:
+        pid = int(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return
+    started = process.start_time(pid)
+    if started is not None:
+        process.end_by_id(pid, started, patience_s=20.0)
 
 
 def end(daemon: OwnDaemon, *, kill: bool = False) -> None:

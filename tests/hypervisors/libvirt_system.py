@@ -1,4 +1,4 @@
-"""A libvirtd in system mode, as root's own, with everything that it writes in one folder: this machine's is not touched.
+"""A libvirtd in system mode, root's, with everything that it writes in one folder: this machine's is not touched.
 
 In a mount namespace of its own the folder's parts lie over /etc/libvirt, /run and /var, and over the list of users,
 which there has the one that libvirt runs guests as.

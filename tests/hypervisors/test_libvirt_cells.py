@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from lab import process
-from lab.hypervisors import _libvirt_daemon as daemons
 from tests.hypervisors import libvirt_own as own
 
 pytestmark = [pytest.mark.minutes, pytest.mark.timeout(900)]
@@ -56,8 +55,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Told:
         (run,) = (folder / "reports/runs").iterdir()
         told: Told = json.loads(_lab("verdict", run, "--json").stdout)
     finally:
-        for daemon in daemons.daemons_of("same-by-libvirt"):
-            own.end(daemon)
+        own.end_daemons("same-by-libvirt")
     return told
 
 

@@ -6,6 +6,7 @@ a guest writes takes a bounded part of the disk.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -41,8 +42,9 @@ def _parts(machine: Machine) -> Mapping[str, int]:
     """Sizes of its files by their names, oldest first."""
     name = machine.file(LOG)
     found = _sizes_here(machine, name) if machine.site.is_here else machine.site.pool.sizes(name)
-    numbered = {int(ending) if (ending := one.removeprefix(name)[1:]).isdigit() else -1: one for one in found}
-    return {numbered[number]: found[numbered[number]] for number in sorted(numbered, reverse=True)}
+    older = [one for one in found if re.fullmatch(r"\.[0-9]{1,4}", one.removeprefix(name))]
+    older.sort(key=lambda one: int(one.rpartition(".")[2]), reverse=True)
+    return {one: found[one] for one in (*older, name) if one in found}
 
 
 def _sizes_here(machine: Machine, name: str) -> Mapping[str, int]:

@@ -6,6 +6,8 @@ which there has the one that libvirt runs guests as.
 
 from __future__ import annotations
 
+import functools
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from lab import process, waiting
 from lab.hypervisors import _libvirt_parent
 
 GUESTS_USER = 64055  # Debian's number of libvirt-qemu
+_UNSHARE = ("unshare", "--mount", "--propagation", "private")
 _SCRIPT = """
 set -e
 mount --bind "$1/passwd" /etc/passwd
@@ -34,6 +37,15 @@ mount --move "$1/dev" /dev
 /usr/sbin/virtlogd &
 exec /usr/sbin/libvirtd
 """
+
+
+@functools.cache
+def lacking() -> str:
+    """Why there can be none here; empty when there can."""
+    if os.geteuid() != 0:
+        return "only root can start a libvirtd in system mode"
+    tried = process.run([*_UNSHARE, "--", "mount", "-t", "tmpfs", "none", "/dev"], timeout_s=30)
+    return "" if tried.status == 0 else f"root may not mount here: {tried.stderr.strip()[:200]}"
 
 
 class SystemDaemon:
@@ -69,11 +81,11 @@ class SystemDaemon:
         # The groups of processes (cgroups) belong to the whole machine.
         (self.folder / "etc/qemu.conf").write_text("cgroup_controllers = []\n")
         (self.folder / "etc/virtlogd.conf").write_text(of_logs)
-        words = (process.find("unshare", package="util-linux"), "--mount", "--propagation", "private")
+        program = process.find("unshare", package="util-linux")
         parent = (sys.executable, "-I", "-S", _libvirt_parent.__file__)
         with (self.folder / "said").open("wb") as said:
             self._started = subprocess.Popen(
-                (*parent, *words, "/bin/sh", "-c", _SCRIPT, "sh", str(self.folder)),
+                (*parent, program, *_UNSHARE[1:], "/bin/sh", "-c", _SCRIPT, "sh", str(self.folder)),
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
@@ -94,9 +106,23 @@ class SystemDaemon:
                 pid = int((self.folder / f"run/{name}.pid").read_text())
             except (FileNotFoundError, ValueError):
                 continue
-            started = process.start_time(pid)
-            if started is not None:
-                process.end_by_id(pid, started, patience_s=20.0)
+            _end(pid)
         if self._started is not None:
+            # Guests that a test which failed has left.
+            for word in _children(self._started.pid).split():
+                _end(int(word))
             self._started.wait(60)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _children(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return ""  # it has ended
+
+
+def _end(pid: int) -> None:
+    started = process.start_time(pid)
+    if started is not None:
+        process.end_by_id(pid, started, patience_s=20.0)

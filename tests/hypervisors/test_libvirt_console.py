@@ -10,8 +10,12 @@ import pytest
 from lab import waiting
 from lab.hypervisors import _libvirt_console as console
 from lab.hypervisors import _libvirt_daemon as daemons
+from lab.hypervisors._libvirt_domain import Network
 from lab.hypervisors._libvirt_host import LibvirtHost
+from lab.hypervisors._libvirt_link import Link
 from lab.hypervisors._libvirt_machine import LibvirtMachine
+from lab.hypervisors._libvirt_power import Machine, Site
+from lab.hypervisors._libvirt_storage import Pool
 from tests.hypervisors import libvirt_own as own
 
 OF_A_FILE = 1 << 16
@@ -44,6 +48,21 @@ def _inode(path: Path) -> int:
         return path.stat().st_ino
     except FileNotFoundError:
         return 0  # between two renames
+
+
+def test_the_files_of_a_console_are_read_in_the_order_in_which_they_were_written(tmp_path: Path) -> None:
+    pool = Pool(Link("here", "test:///default"), str(tmp_path), is_here=True)
+    machine = Machine(Site("here", (), pool, "qemu", Network(), is_here=True), "an-uuid", "one")
+    for name, said in (
+        ("console.10", b"first "),
+        ("console.9", b"second "),
+        ("console.0", b"third "),
+        ("console", b"last"),
+        ("console.new", b"not of it"),
+    ):
+        (tmp_path / f"an-uuid.{name}").write_bytes(said)
+
+    assert console.read(machine) == b"first second third last"
 
 
 def test_the_log_of_an_endless_console_is_bounded_and_read_whole(talking: LibvirtMachine) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,9 +17,9 @@ from lab.hypervisors import libvirt
 from lab.hypervisors._libvirt_host import LibvirtHost
 from lab.hypervisors._libvirt_machine import LibvirtMachine
 from tests.hypervisors import libvirt_own as own
-from tests.hypervisors.libvirt_system import GUESTS_USER, SystemDaemon
+from tests.hypervisors.libvirt_system import GUESTS_USER, SystemDaemon, lacking
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a libvirtd in system mode")
+pytestmark = pytest.mark.skipif(bool(lacking()), reason=lacking())
 
 Make = Callable[..., LibvirtMachine]
 

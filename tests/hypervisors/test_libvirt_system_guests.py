@@ -18,12 +18,12 @@ from lab.contracts import Firmware, Hypervisor, Profile
 from lab.hypervisors import libvirt
 from lab.testing.hypervisor import HypervisorContract
 from tests.hypervisors.booting import BootingFixtures
-from tests.hypervisors.libvirt_system import SystemDaemon
+from tests.hypervisors.libvirt_system import SystemDaemon, lacking
 
 pytestmark = [
     pytest.mark.minutes,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a libvirtd in system mode"),
+    pytest.mark.skipif(bool(lacking()), reason=lacking()),
 ]
 WHOLE = bool(os.environ.get("INTEROP_LAB_WHOLE_CONTRACT"))
 IN_EVERY_RUN = (

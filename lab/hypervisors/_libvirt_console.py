@@ -1,7 +1,14 @@
-"""The serial console of a libvirt machine: a log that QEMU writes at the host, and libvirt's stream to type on it."""
+"""The serial console of a libvirt machine: logs that are written at the host, and libvirt's stream to type on it.
+
+virtlogd begins a new file when one is full and keeps a few of the older ones (NAME.0 is the last before NAME), so what
+a guest writes takes a bounded part of the disk.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,31 +29,51 @@ _log = log.get(__name__)
 
 
 def read(machine: Machine) -> bytes:
-    """What the guest said in all its boots; of an endless console the beginning and the end."""
-    if machine.site.is_here:
-        return _bounded_file(Path(machine.path(LOG)))
-    pool, name = machine.site.pool, machine.file(LOG)
-    size = pool.size(name)
+    """What the guest said in all its boots; of an endless console the beginning of what is kept, and the end."""
+    parts = _parts(machine)
+    size = sum(parts.values())
     if size <= 2 * _KEPT:
-        return pool.download(name, 0, size)
-    return _joined(pool.download(name, 0, _KEPT), size, pool.download(name, size - _KEPT, _KEPT))
+        return _cut(machine, parts, 0, size)
+    first, last = _cut(machine, parts, 0, _KEPT), _cut(machine, parts, size - _KEPT, _KEPT)
+    return first + b"\n[%d bytes of the console are not kept]\n" % (size - len(first) - len(last)) + last
 
 
-def _bounded_file(path: Path) -> bytes:
+def _parts(machine: Machine) -> Mapping[str, int]:
+    """Sizes of its files by their names, oldest first."""
+    name = machine.file(LOG)
+    found = _sizes_here(machine, name) if machine.site.is_here else machine.site.pool.sizes(name)
+    older = [one for one in found if re.fullmatch(r"\.[0-9]{1,4}", one.removeprefix(name))]
+    older.sort(key=lambda one: int(one.rpartition(".")[2]), reverse=True)
+    return {one: found[one] for one in (*older, name) if one in found}
+
+
+def _sizes_here(machine: Machine, name: str) -> Mapping[str, int]:
+    found = {}
+    for path in Path(machine.path(LOG)).parent.glob(f"{name}*"):
+        with suppress(FileNotFoundError):  # it became another's name meanwhile
+            found[path.name] = path.stat().st_size
+    return found
+
+
+def _cut(machine: Machine, parts: Mapping[str, int], begin: int, length: int) -> bytes:
+    """So many bytes of all parts as if they were one."""
+    found = bytearray()
+    for name, size in parts.items():
+        if begin < size and len(found) < length:
+            found += _part(machine, name, begin, min(size - begin, length - len(found)))
+        begin = max(0, begin - size)
+    return bytes(found)
+
+
+def _part(machine: Machine, name: str, begin: int, length: int) -> bytes:
+    if not machine.site.is_here:
+        return machine.site.pool.download(name, begin, length)
     try:
-        with path.open("rb") as file:
-            first = file.read(2 * _KEPT + 1)
-            if len(first) <= 2 * _KEPT:
-                return first
-            size = file.seek(0, 2)
-            file.seek(size - _KEPT)
-            return _joined(first[:_KEPT], size, file.read(_KEPT))
+        with Path(machine.site.pool.path(name)).open("rb") as file:
+            file.seek(begin)
+            return file.read(length)
     except FileNotFoundError:
         return b""
-
-
-def _joined(first: bytes, size: int, last: bytes) -> bytes:
-    return first + b"\n[%d bytes of the console are not kept]\n" % (size - len(first) - len(last)) + last
 
 
 def type_bytes(machine: Machine, data: bytes) -> None:

@@ -26,6 +26,8 @@ _START_S = 60.0
 # Below the home libvirt puts c/libvirt/qemu/channel/target/domain-ID-NAME/org.qemu.guest_agent.0: 107 in all (unix(7)).
 _SHORTEST = 21
 _SHOWN = 1500
+# Of each console: so many files of so many bytes, the oldest is thrown away for the next.
+LOG_BYTES, LOG_PARTS = 16 << 20, 4
 _PARENT = Path(__file__).with_name("_libvirt_parent.py")
 _log = log.get(__name__)
 
@@ -75,6 +77,8 @@ class OwnDaemon:
 
     def _start(self) -> None:
         program = process.find("libvirtd", package="libvirt-daemon")
+        # libvirtd starts it, and would say less when it is not there.
+        process.find("virtlogd", package="libvirt-daemon")
         environment = {**os.environ, "HOME": str(self._short())}
         for variable, name in (
             ("RUNTIME_DIR", "r"),
@@ -120,8 +124,10 @@ class OwnDaemon:
         if not (settings / "libvirtd.conf").is_file():
             # Two daemons of one machine refuse to move a guest to each other when they say they are the same host.
             (settings / "libvirtd.conf").write_text(f'host_uuid = "{uuid.uuid4()}"\n')
-        # A console is one file; virtlogd would throw its beginning away.
-        (settings / "qemu.conf").write_text('stdio_handler = "file"\n')
+        # virtlogd writes consoles and what QEMU says: a guest that never stops talking fills no disk.
+        (settings / "qemu.conf").write_text('stdio_handler = "logd"\n')
+        kept = f"max_size = {LOG_BYTES}\nmax_backups = {LOG_PARTS - 1}\n"
+        (settings / "virtlogd.conf").write_text(kept)
 
     def _said(self) -> str:
         text = (self.home / "libvirtd.log").read_text(errors="replace")

@@ -217,6 +217,7 @@ def connect_to(
             network=Network(kind, network),
             is_here=is_here,
             ssh_port=settings.ssh_port,
+            tunnelled=settings.migration == "tunnelled",
             maker=maker,
             realness=realness,
         )

@@ -181,7 +181,9 @@ class Link:
             return HostError(what, hint="does libvirtd end by itself there? Its log says why")
         code = reason.get_error_code()
         kind = next((kind for kind in Kind if kind.value and getattr(sdk, f"VIR_ERR_{kind.value}", None) == code), None)
-        return LibvirtRefused(what, kind or Kind.OTHER, words)
+        hint = "may the user that libvirt runs guests as enter every folder above lab_folder?"
+        is_shut = "Permission denied" in words and ("as uid:" in words or "Could not open" in words)
+        return LibvirtRefused(what, kind or Kind.OTHER, words, hint=hint if is_shut else "")
 
 
 def _settle(answer: Future[T], function: Callable[[], T]) -> None:

@@ -44,6 +44,7 @@ class Site:
     network: Network
     is_here: bool  # the host is this machine, and this user may read its files
     ssh_port: int = 0
+    tunnelled: bool = False  # memory that moves goes through the two daemons
     realness: Realness = Realness.REAL
     maker: Maker | None = None  # of a host that the lab made: guests are reached through it
 

@@ -6,6 +6,7 @@ Bytes go by libvirt's streams, so that it is the same for a host far away; on th
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,15 +137,16 @@ class Pool:
 
         return bytes(self.ask(f"reading volume {name}", fetch))
 
-    def size(self, name: str) -> int:
-        """Bytes of a volume as its file has them now; 0 when it is not there."""
+    def sizes(self, beginning: str) -> Mapping[str, int]:
+        """Bytes of the volumes with such names, as their files have them now."""
 
-        def look(pool: Any) -> int:
+        def look(pool: Any) -> Mapping[str, int]:
             pool.refresh(0)
-            volume = _volume(pool, name)
-            return 0 if volume is None else int(volume.info()[1])
+            found = {volume.name(): volume for volume in pool.listAllVolumes(0)}
+            return {name: int(volume.info()[1]) for name, volume in found.items() if name.startswith(beginning)}
 
-        return int(self.ask(f"looking at volume {name}", look))
+        told: Mapping[str, int] = self.ask(f"looking at volumes {beginning}", look)
+        return told
 
     def allocated(self, name: str) -> int:
         """Bytes of the host's storage that a volume occupies. Raises `LibvirtRefused` when it is not there."""

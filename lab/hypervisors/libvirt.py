@@ -30,9 +30,10 @@ class Settings(BaseModel):
     )
     uri: str = Field(
         default="",
-        pattern=r"^(qemu(\+unix|\+ssh)?://[A-Za-z0-9@.:_-]*/(session|system))?$",
-        description="of a libvirt that somebody set up, such as qemu:///system or qemu+ssh://lab@kvm-01/system; "
-        "empty: the lab starts an unprivileged libvirtd of its own",
+        pattern=r"^(qemu(\+ssh)?://[A-Za-z0-9@.:_-]*/(session|system)"
+        r"|qemu\+unix:///(session|system)(\?socket=/[A-Za-z0-9._/+-]{1,100})?)?$",
+        description="of a libvirt that somebody set up, such as qemu:///system, qemu+ssh://lab@kvm-01/system or "
+        "qemu+unix:///system?socket=/run/other/libvirt-sock; empty: the lab starts an unprivileged libvirtd of its own",
     )
     private_key: str = Field(
         default="", description="absolute path on this machine of a key without passphrase, with qemu+ssh"
@@ -58,6 +59,11 @@ class Settings(BaseModel):
         default="",
         pattern=r"^(/[A-Za-z0-9._/+-]{1,200})?$",
         description="at the host, for disks and images; with a uri /var/lib/libvirt/images/interop-lab",
+    )
+    migration: Literal["direct", "tunnelled"] = Field(
+        default="direct",
+        description="direct: the memory of a machine that moves goes from QEMU to QEMU; tunnelled: through the "
+        "connection of the two libvirtd, which carries no disks",
     )
     ssh_port: int = Field(
         default=0, ge=0, le=65535, description="fixed port of 127.0.0.1 for the guest's SSH; 0: any free one"

@@ -21,17 +21,18 @@ from tests.hypervisors.conftest import SECTORS
 
 HOST = "own"
 PROFILE = Profile("plain", Firmware.BIOS, "pc", "virtio", "virtio", 1, 32)
+SETTINGS = libvirt.Settings(accelerator="tcg")
 Make = Callable[..., LibvirtMachine]
 
 
 @contextmanager
-def connected(folders: pytest.TempPathFactory) -> Iterator[LibvirtHost]:
+def connected(folders: pytest.TempPathFactory, settings: libvirt.Settings = SETTINGS) -> Iterator[LibvirtHost]:
     """A host in folders of its own; at the end its daemons are ended, and nothing runs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folders.mktemp("state")))
         patch.setenv("XDG_CACHE_HOME", str(folders.mktemp("cache")))
         try:
-            with libvirt.connect(HOST, libvirt.Settings(accelerator="tcg")) as host:
+            with libvirt.connect(HOST, settings) as host:
                 yield host
                 for _, machine in host.machines():
                     machine.destroy()
@@ -40,9 +41,20 @@ def connected(folders: pytest.TempPathFactory) -> Iterator[LibvirtHost]:
 
 
 def end_daemons(host: str) -> None:
-    """End those of a host, by the ids that they wrote down."""
+    """End those of a host and what writes their logs, by the ids that they wrote down."""
     for daemon in daemons.daemons_of(host):
         end(daemon)
+        _end_by_file(daemon.home / "r/libvirt/virtlogd.pid")
+
+
+def _end_by_file(path: Path) -> None:
+    try:
+        pid = int(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return
+    started = process.start_time(pid)
+    if started is not None:
+        process.end_by_id(pid, started, patience_s=20.0)
 
 
 def end(daemon: OwnDaemon, *, kill: bool = False) -> None:

@@ -1,17 +1,16 @@
-"""The same guest and profile on QEMU itself and on QEMU below libvirt: a run gives the same verdicts on both."""
+"""The same guests and profile on QEMU itself and on QEMU below libvirt: a run gives the same verdicts on both."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from lab import process
-from lab.hypervisors import _libvirt_daemon as daemons
 from tests.hypervisors import libvirt_own as own
 
 pytestmark = [pytest.mark.minutes, pytest.mark.timeout(900)]
@@ -24,42 +23,50 @@ hypervisors:
     qemu: {lab_driver: qemu, lab_accelerator: tcg}
     same-by-libvirt: {lab_driver: libvirt, lab_accelerator: tcg}
 """
+_GUESTS = ("jeos", "debian-12")
 _MATRIX = f"""
 suites_from: {ROOT}/suites
 hosts: [qemu, same-by-libvirt]
-guests: [jeos]
+guests: [{", ".join(_GUESTS)}]
 profiles: [pc-bios]
 suites: [smoke]
 """
+Told = Sequence[Mapping[str, str]]
 
 
 def _lab(*words: str | Path) -> process.Finished:
     return process.run([sys.executable, "-m", "lab", *words], timeout_s=800, cwd=ROOT)
 
 
-def test_a_cell_gives_the_same_verdicts_on_qemu_and_on_libvirt(tmp_path: Path) -> None:
-    inventory = tmp_path / "both"
-    shutil.copytree(ROOT / "inventories/guests", tmp_path / "guests")
-    shutil.copy(ROOT / "inventories/profiles.yaml", tmp_path)
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """Of one run of all four cells."""
+    folder = tmp_path_factory.mktemp("cells")
+    inventory = folder / "both"
+    shutil.copytree(ROOT / "inventories/guests", folder / "guests")
+    shutil.copy(ROOT / "inventories/profiles.yaml", folder)
     inventory.mkdir()
     (inventory / "hosts.yaml").write_text(_HOSTS)
     (inventory / "matrix.yaml").write_text(_MATRIX)
     try:
         # From a copy that is kept one would start warm and the other cannot.
-        finished = _lab("run", inventory, "--cold", "--reports", tmp_path / "reports")
+        finished = _lab("run", inventory, "--cold", "--reports", folder / "reports")
         assert finished.status == 0, finished.stdout + finished.stderr
-        (run,) = (tmp_path / "reports/runs").iterdir()
-
-        told = json.loads(_lab("verdict", run, "--json").stdout)
+        (run,) = (folder / "reports/runs").iterdir()
+        told: Told = json.loads(_lab("verdict", run, "--json").stdout)
     finally:
-        for daemon in daemons.daemons_of("same-by-libvirt"):
-            own.end(daemon)
+        own.end_daemons("same-by-libvirt")
+    return told
 
-    qemu, libvirt = (_by_feature(told, host) for host in ("qemu", "same-by-libvirt"))
+
+@pytest.mark.parametrize("guest", _GUESTS)
+def test_a_cell_gives_the_same_verdicts_on_qemu_and_on_libvirt(verdicts: Told, guest: str) -> None:
+    qemu, libvirt = (_by_feature(verdicts, f"{host}/{guest}/pc-bios") for host in ("qemu", "same-by-libvirt"))
+
     assert libvirt == qemu
     assert list(qemu.values()).count("works") >= 5
     assert "broken" not in qemu.values()
 
 
-def _by_feature(told: list[Mapping[str, str]], host: str) -> Mapping[str, str]:
-    return {entry["feature"]: entry["observed"] for entry in told if entry["cell"] == f"{host}/jeos/pc-bios"}
+def _by_feature(told: Told, cell: str) -> Mapping[str, str]:
+    return {entry["feature"]: entry["observed"] for entry in told if entry["cell"] == cell}

@@ -110,6 +110,9 @@ def test_a_daemon_that_cannot_start_is_told_with_its_words(tmp_path: Path) -> No
     [
         ({"uri": "http://x/system"}, "uri"),
         ({"uri": "qemu:///system?socket=/x"}, "uri"),
+        ({"uri": "qemu+unix:///system?socket=/x&command=y"}, "uri"),
+        ({"uri": "qemu+unix:///system?socket=x"}, "uri"),
+        ({"migration": "by-hand"}, "migration"),
         ({"uri": "qemu+ssh://kvm-01/system"}, "lab_private_key, lab_host_key: missing"),
         ({"uri": "qemu:///system", "host_key": KEY}, "lab_host_key: only with"),
         ({"uri": "qemu+ssh://kvm-01/system", "private_key": "/k", "host_key": KEY}, "lab_network: the ports"),

@@ -35,8 +35,10 @@ pipe=$folder/.dump-$$
 umask 077
 mkfifo "$pipe" || exit 1
 goes_on() {
+  stays=
+  [ -n "$stands" ] || xl unpause "$domain" </dev/null >/dev/null 2>&1 || stays=yes
   rm -f "$pipe"
-  [ -n "$stands" ] || xl unpause "$domain" </dev/null >/dev/null 2>&1 || { echo "xl unpause failed" >&2; exit 1; }
+  [ -z "$stays" ] || { echo "xl unpause failed" >&2; exit 1; }
 }
 trap goes_on EXIT
 trap 'exit 1' HUP INT TERM
@@ -100,7 +102,9 @@ def _take(machine: Machine, pump: Pump, opened: BinaryIO, most: int) -> int:
                 if opened.tell() > most:
                     raise HypervisorRefused(f"xl dumps more than {most >> 20} MiB of {machine.name}")
     except EOFError:
-        pass  # the program has said all
+        # The program has said all; of what was taken in some may not have come out.
+        while rest := unpacker.decompress(b"", _AT_ONCE):
+            dumps.append(opened, rest)
     except zlib.error as reason:
         raise HypervisorRefused(f"{machine.link.host}: the dump of {machine.name} is broken: {reason}") from reason
     while pump.status() is None:

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from tests.defects import sweep
+from tests.defects import on_xen, sweep
 from tests.defects.catalogue import DEFECTS
 from tests.defects.definition import Defect
 from tests.defects.judging import Result
@@ -68,3 +68,7 @@ def test_a_seeded_defect_is_caught_and_nothing_else_cries_out(defect: Defect, tr
 
 def test_enough_defects_are_tried() -> None:
     assert len(CHOSEN) >= 40
+
+
+def test_some_of_them_are_tried_on_a_real_xen() -> None:
+    assert len([defect for defect in CHOSEN if defect.cell == on_xen.CELL]) >= 2

@@ -1,4 +1,4 @@
-"""Six shots of the sweep, always the same, from a first at each kind of victim: runs killed go on as if nothing had happened."""
+"""Six shots of the sweep, always the same, the first at each kind of victim: killed runs go on as if nothing was."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ DEFECTS = (
         what="The kernel found an error in the root file system.",
         breaks=("boot.core",),
         says="EXT4-fs error",
-        script="echo seeded >/sys/fs/ext4/vda/trigger_fs_error",
+        script="for trigger in /sys/fs/ext4/*/trigger_fs_error; do echo seeded >$trigger; done",
         collateral={"boot.reboot": "the error is still noted in the file system after the reboot"},
     ),
     Defect(

@@ -58,10 +58,10 @@ DEFECTS = (
         name="data-disk-without-driver-on-xen",
         what="No driver holds the domain's data disk.",
         breaks=("channel.bus_enumeration", "storage.pv_block"),
-        says="no driver took device/vbd|disk",
+        says="no driver took device/vbd/51744|disk",
         script="""
         for device in /sys/bus/xen/drivers/vbd/vbd-*; do
-            case $(cat "$device/nodename") in */51728) echo "${device##*/}" >/sys/bus/xen/drivers/vbd/unbind ;; esac
+            case $(cat "$device/nodename") in */51744) echo "${device##*/}" >/sys/bus/xen/drivers/vbd/unbind ;; esac
         done
         """,
         cell=CELL,

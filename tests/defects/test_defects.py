@@ -11,13 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from tests.defects import sweep
+from tests.defects import on_xen, sweep
 from tests.defects.catalogue import DEFECTS
 from tests.defects.definition import Defect
 from tests.defects.judging import Result
 
 LONGEST_S = 120.0  # a trial that took longer in the sweep is left to the sweep
-MOST = 24
+MOST = 40
 JOBS = 3  # most of a trial is waiting
 
 pytestmark = [pytest.mark.minutes, pytest.mark.timeout(1500)]
@@ -33,6 +33,8 @@ def chosen() -> tuple[Defect, ...]:
         and results[defect.name].word == "caught"
         and results[defect.name].seconds <= LONGEST_S
         and "debian" not in defect.cell
+        # A guest on an emulated Xen may begin with a clock that is seconds late on a busy machine (findings.LIMITS).
+        and defect.cell != on_xen.CELL
     ]
     able.sort(key=lambda defect: (results[defect.name].seconds, defect.name))
     red: set[str] = set()
@@ -67,4 +69,4 @@ def test_a_seeded_defect_is_caught_and_nothing_else_cries_out(defect: Defect, tr
 
 
 def test_enough_defects_are_tried() -> None:
-    assert len(CHOSEN) >= 24
+    assert len(CHOSEN) >= 40

@@ -93,6 +93,7 @@ def test_what_it_can_do_and_what_it_says_that_it_cannot_is_everything(host: UmlH
         Capability.NIC_HOTPLUG,
         Capability.SHARED_NETWORKS,
         Capability.SERIAL_INPUT,
+        Capability.SYSRQ,
     }
     assert can | host.limits().keys() == set(Capability)
     assert not can & host.limits().keys()

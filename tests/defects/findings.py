@@ -63,7 +63,9 @@ LIMITS = (
         "A PV guest on a Xen host that the lab makes begins its clock late where the host's emulator gets too little "
         "processor time: of 26 boots at 3 to 12 processes for two processors, ten were 5 to 25 s behind, the rest 0.4 "
         "to 5, while the clock of the dom0 beside them was right within a second; from then on they kept time. "
-        "`time.sync` failed as the product's fault. Where the time is lost is not known."
+        "Until its clocksource takes over its kernel counts ticks, and was not run for most of them: it notes "
+        "itself how much it lost (`sched_clock: Marking stable`). `time.sync` failed as the product's fault, and is "
+        "blocked since."
     ),
     "At such a load guests need more than the 120 to 300 s that their boots may take, and count as hung.",
 )

@@ -140,6 +140,7 @@ class TestTwoXenHosts(XenFixtures):
 
         assert (machine.place(), machine.state()) == ("contract", MachineState.RUNNING)
         assert list(other.machines()) == []
+        mover.reconnect()
         journey.arrived(record_property)
 
     def test_a_destination_that_is_killed_midway_leaves_the_guest_at_work(
@@ -167,4 +168,5 @@ class TestTwoXenHosts(XenFixtures):
 
         assert killed
         assert (machine.place(), machine.state()) == ("contract", MachineState.RUNNING)
+        mover.reconnect()
         journey.arrived(record_property)

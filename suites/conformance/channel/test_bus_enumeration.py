@@ -59,7 +59,7 @@ def test_every_xenbus_device_is_connected(guest: Guest, machine: Machine) -> Non
     assert not apart, f"not connected to their backends: {', '.join(apart)}"
 
 
-@check("channel.bus_enumeration", level="smoke")
+@check("channel.bus_enumeration", level="smoke", defect=True)
 def test_guest_sees_the_xen_that_it_runs_on(guest: Guest, machine: Machine, hypervisor: Hypervisor) -> None:
     """Catches a guest on another hypervisor than the host says, and hypercalls that answer with something else."""
     _require_xen(machine)

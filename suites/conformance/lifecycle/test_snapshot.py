@@ -53,7 +53,7 @@ def test_deleted_snapshot_leaves_the_machine_as_it_is(guest: Guest, machine: Mac
     assert text == "newer", f"what was written after the snapshot reads {text!r} after its deletion"
 
 
-@check("lifecycle.snapshot", needs=(Capability.SNAPSHOTS,), cold=True, timeout_s=400)
+@check("lifecycle.snapshot", needs=(Capability.SNAPSHOTS,), cold=True, timeout_s=400, defect=True)
 def test_restore_goes_on_where_the_snapshot_was(guest: Guest, machine: Machine, reconnect: Reconnect) -> None:
     """Catches a restore that does nothing, boots instead of going on, loses memory, or leaves processes dead."""
     snapshots = who_can(machine, Snapshots)

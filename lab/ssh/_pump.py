@@ -57,6 +57,7 @@ class Pulse:
         self._first_question_s = min(_FIRST_QUESTION_S, patience_s / 3)
         self._heard = time.monotonic()
         self._question: threading.Thread | None = None
+        self._asked = self._heard
 
     def heard(self) -> None:
         """Something came from the guest."""
@@ -67,12 +68,14 @@ class Pulse:
         """Raise `PeerGone` when the connection is closed or the guest was silent for too long."""
         if not is_live(self._transport):
             raise PeerGone("the connection was closed")
-        silent_s = time.monotonic() - self._heard
-        if silent_s > self._patience_s:
+        if time.monotonic() - self._heard < self._first_question_s:
+            return
+        # Silence counts from the question on: a connection that nobody used for long has had nothing to say.
+        question = self._asking()
+        silent_s = time.monotonic() - max(self._heard, self._asked)
+        if question.is_alive() and silent_s > self._patience_s - self._first_question_s:
             self._transport.close()
             raise PeerGone(f"the guest did not answer for {silent_s:.0f} s")
-        if silent_s > self._first_question_s:
-            self._asking()
 
     def answers(self, within_s: float) -> bool:
         """Whether anything comes from the guest within that time, when it is asked for a sign of life."""
@@ -86,6 +89,7 @@ class Pulse:
         question = self._question
         if question is None or not question.is_alive():
             question = self._question = threading.Thread(target=self._ask, name="ssh-pulse", daemon=True)
+            self._asked = time.monotonic()
             question.start()
         return question
 

@@ -182,6 +182,21 @@ def test_a_long_silent_command_is_no_dead_guest(sshd: Any, monkeypatch: pytest.M
     assert channel.run(("sleep", "8"), timeout_s=60).status == 0
 
 
+def test_a_connection_that_nobody_used_for_long_is_no_dead_guest(sshd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pulses: list[_pump.Pulse] = []
+
+    def noted(transport: Any, meter: Any) -> _pump.Pulse:
+        pulses.append(_pump.Pulse(transport, meter, patience_s=9.0))
+        return pulses[-1]
+
+    monkeypatch.setattr(_connection, "Pulse", noted)
+    channel = ssh.connect(sshd.endpoint, sshd.login, timeout_s=60)
+    channel.run(("true",))
+    pulses[0]._heard -= 1000.0
+
+    assert channel.run(("sleep", "3"), timeout_s=60).status == 0  # the first look comes before it ends
+
+
 def test_a_command_after_the_connection_broke_is_unreachable(sshd: Any) -> None:
     channel = ssh.connect(sshd.endpoint, sshd.login, timeout_s=60)
     channel.close()

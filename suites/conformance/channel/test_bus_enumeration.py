@@ -42,7 +42,7 @@ def test_every_virtio_device_has_its_driver(guest: Guest, machine: Machine) -> N
     assert not idle, f"no driver took the virtio {', '.join(idle)}"
 
 
-@check("channel.bus_enumeration")
+@check("channel.bus_enumeration", defect=True)
 def test_every_xenbus_device_is_connected(guest: Guest, machine: Machine) -> None:
     """Catches devices that xenstore does not list, that no driver took, and whose backend never answered."""
     _require_xen(machine)

@@ -36,11 +36,11 @@ SLOW = (
 _HOSTS = """
 hypervisors:
   hosts:
-    xen-of-tests: {lab_driver: xen, lab_made_from: xen-host, lab_realness: emulated}
+    xen-of-cells: {lab_driver: xen, lab_made_from: xen-host, lab_realness: emulated}
 """
 _MATRIX = """
 suites_from: {suites}
-hosts: [xen-of-tests]
+hosts: [xen-of-cells]
 guests: [jeos]
 profiles: [{profile}]
 suites: [conformance]
